@@ -1,0 +1,51 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+# make bisect: each commit of the series builds and boots, in each configuration.
+#
+# A commit passes in a configuration when its kernel builds and a quick test passes
+# in the VM without a splat.  What passed once is remembered by the git tree of the
+# commit and the fragments, also in the cache directory: a second run is free.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+SMOKE_TEST=kvm:guest_memfd_test
+work=$BUILD/bisect
+status=0
+mkdir -p "$work" "$CACHE/bisect"
+
+fragments() { cat "$LAB/kconfig/vm.config" "$LAB/kconfig/$1.config" 2>/dev/null || cat "$LAB/kconfig/vm.config"; }
+key() { { tgit rev-parse "$1^{tree}"; fragments "$2"; } | sha256sum | cut -d ' ' -f 1; }
+
+build_and_boot()
+{
+	local variant=$1 out=$work/$1
+
+	tgit worktree prune
+	[ -d "$work/tree" ] || tgit worktree add -q --detach "$work/tree" "$2"
+	gitp -C "$work/tree" checkout -q --detach "$2"
+	"$LAB/kernel.sh" "$variant" "$work/tree" "$out" || return
+	"$LAB/image.sh" "$out" "$work/initramfs.cpio"
+	"$LAB/vm.sh" -k "$out" -i "$work/initramfs.cpio" -t 240 -o "$work/run" \
+		"cd /kselftest; ./run_kselftest.sh -o 200 -t $SMOKE_TEST; exit 0" >/dev/null
+	echo "$SMOKE_TEST" >"$work/tests"
+	"$LAB/judge.py" --tests "$work/tests" "$work/run"
+}
+
+[ -d "$BUILD/selftests/install" ] || "$LAB/selftests.sh"
+for commit in $(tgit rev-list --reverse "$BASE_REF..gmem"); do
+	what=$(tgit log -1 --format=%s "$commit")
+	for variant in normal nohugetlb kvm-m; do
+		passed=$CACHE/bisect/$(key "$commit" "$variant")
+		if [ -f "$passed" ]; then
+			echo "ok - bisect: $what: $variant (before)"
+		elif build_and_boot "$variant" "$commit" >"$work/log" 2>&1; then
+			touch "$passed"
+			echo "ok - bisect: $what: $variant"
+		else
+			echo "not ok - bisect: $what: $variant"
+			tail -n 30 "$work/log" | sed 's/^/#   /'
+			status=1
+		fi
+	done
+done
+exit $status

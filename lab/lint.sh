@@ -1,0 +1,193 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+# make lint: check the series and the scripts; one TAP line per check.
+#
+# Where the base is not clean itself, warnings are compared: a line that the
+# base's version of a file does not give is ours.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+work=$BUILD/lint
+status=0
+
+# check WHAT COMMAND...: what it prints is shown if it fails.
+check()
+{
+	local what=$1
+
+	shift
+	# A subshell of its own, so that set -e holds in it.
+	set +e
+	(set -e; "$@") >"$tmp/log" 2>&1
+	local result=$?
+	set -e
+	if [ $result = 0 ]; then
+		echo "ok - lint: $what"
+	else
+		echo "not ok - lint: $what"
+		status=1
+	fi
+	[ $result = 0 ] && ! grep -q '^# ' "$tmp/log" || sed 's/^\(# \)\?/#   /' "$tmp/log" | head -n 60
+}
+
+commits() { tgit rev-list --reverse "$BASE_REF..gmem"; }
+subject() { tgit log -1 --format=%s "$1"; }
+# The files that the series changes or adds.
+touched() { tgit diff --name-only --no-renames --diff-filter="${1:-AM}" "$BASE_REF" gmem; }
+
+#
+# The series and its files.
+#
+
+tracked() { (cd "$ROOT" && git ls-files -co --exclude-standard -- "$@"); }
+
+series_and_files_agree()
+{
+	local bad=0 name file
+
+	complain() { echo "$*"; bad=1; }
+	series_names | sort | uniq -d | while read -r name; do echo "in series twice: $name"; done | { ! grep .; } || bad=1
+	for name in $(series_names); do
+		[ -f "$ROOT/patches/$name" ] || { complain "in series, but not in patches/: $name"; continue; }
+		! grep -q '^new file mode' "$ROOT/patches/$name" || complain "$name has a new file in its diff"
+		new_files "$ROOT/patches/$name" >>"$tmp/new"
+	done
+	for name in "$ROOT"/patches/*.patch; do
+		[ ! -f "$name" ] || series_names | grep -qxF "$(basename "$name")" ||
+			complain "in patches/, but not in series: $(basename "$name")"
+	done
+	touch "$tmp/new"
+	sort "$tmp/new" | uniq -d | { ! grep . ; } || complain "brought by more than one patch"
+	while read -r file; do
+		[ -f "$ROOT/$file" ] || complain "listed, but not there: $file"
+		! tgit cat-file -e "$BASE_REF:$file" 2>/dev/null || complain "already in the base: $file"
+	done <"$tmp/new"
+	# Files in the rooms of the kernel that no patch lists.
+	tracked arch Documentation fs include kernel lib mm tools virt |
+		grep -vxFf "$tmp/new" >"$tmp/orphans" || :
+	[ ! -s "$tmp/orphans" ] || { cat "$tmp/orphans"; complain "brought by no patch"; }
+	[ "$bad" = 0 ]
+}
+
+state() { (cd "$ROOT" && { find patches -type f; cat "$tmp/new"; } | sort | xargs -d '\n' sha256sum); }
+
+export_is_noop()
+{
+	state >"$tmp/before"
+	"$LAB/export.sh"
+	state >"$tmp/after"
+	diff "$tmp/before" "$tmp/after"
+}
+
+mails_apply()
+{
+	local src=$tmp/am mails paths
+
+	"$LAB/series.sh"
+	mapfile -t mails < <(find "$BUILD/series" -name '*.patch' ! -name '0000-*' | sort)
+	mapfile -t paths < <(touched AMD | sed 's,^,/,')
+	gitp clone -q --shared --no-checkout "$TREE" "$src"
+	gitp -C "$src" sparse-checkout set --no-cone "${paths[@]}"
+	gitp -C "$src" checkout -q --detach "$(tgit rev-parse "$BASE_REF")"
+	gitp -C "$src" -c user.name=t -c user.email=t@localhost am -q "${mails[@]}"
+	[ "$(gitp -C "$src" rev-parse 'HEAD^{tree}')" = "$(tgit rev-parse 'gmem^{tree}')" ]
+}
+
+#
+# The kernel's own checkers.
+#
+
+# Both of checkpatch's helpers are optional to it; here they must work.
+checkpatch_has_its_helpers()
+{
+	printf '%s\n' 'diff --git a/a.c b/a.c' 'new file mode 100644' '--- /dev/null' '+++ b/a.c' '@@ -0,0 +1,2 @@' \
+		'+// SPDX-License-Identifier: GPL-2.0-nonsense' '+/* Recieve teh. */' >"$tmp/planted"
+	(cd "$TREE" && scripts/checkpatch.pl --codespell --show-types "$tmp/planted") >"$tmp/planted.log" 2>&1 || :
+	cat "$tmp/planted.log"
+	! grep -E 'No codespell|ModuleNotFound' "$tmp/planted.log"
+	grep -q TYPO_SPELLING "$tmp/planted.log" && grep -q SPDX_LICENSE_TAG "$tmp/planted.log"
+}
+
+checkpatch()
+{
+	local ignore
+
+	ignore=$(sed -nE 's/^([A-Z_]+)\t.*/\1/p' "$LAB/checkpatch.ignore" | paste -sd,)
+	tgit format-patch -1 --stdout --no-signature "$1" >"$tmp/mail"
+	(cd "$TREE" && scripts/checkpatch.pl --strict --codespell --no-signoff --ignore "$ignore" --quiet \
+		--show-types "$tmp/mail")
+}
+
+# Sparse and W=1 of each .c file that the series touches, in a tree of their own.
+warnings_of()
+{
+	local files
+
+	files=$(for f in $(touched | grep '\.c$' | grep -v '^tools/' || :); do
+		! tgit cat-file -e "$1:$f" 2>/dev/null || echo "${f%.c}.o"; done)
+	[ -n "$files" ] || return 0
+	gitp -C "$work/tree" checkout -q --detach "$1"
+	"$LAB/kconfig.sh" "$work/tree" "$work/out" "$LAB"/kconfig/{vm,lint}.config
+	# shellcheck disable=SC2086
+	make -C "$work/tree" O="$work/out" -k -j"$(nproc)" W=1 C=2 CHECK="$BUILD/tools/sparse" $files \
+		>"$work/make.log" 2>&1 || { grep -E 'error|\*\*\*' "$work/make.log" >&2; return 1; }
+	grep -E '(warning|error):' "$work/make.log" |
+		sed -E "s,$work/tree/,,g; s,^(../tree/),,; s/:[0-9]+(:[0-9]+)?:/:/" | sort || :
+}
+
+no_new_warnings()
+{
+	mkdir -p "$work"
+	[ -d "$work/tree" ] || tgit worktree add -q --detach "$work/tree" "$BASE_REF"
+	warnings_of "$(tgit rev-parse "$BASE_REF")" >"$tmp/base"
+	warnings_of "$(tgit rev-parse gmem)" >"$tmp/ours"
+	! comm -13 "$tmp/base" "$tmp/ours" | grep .
+}
+
+kernel_doc()
+{
+	! (cd "$TREE" && PYTHONDONTWRITEBYTECODE=1 scripts/kernel-doc -none -Wall "$@") 2>&1 | grep .
+}
+
+#
+# The workshop itself.
+#
+
+no_foreign_places()
+{
+	! (cd "$ROOT" && tracked | grep -v '^COPYING$' | xargs -d '\n' grep -nHIE \
+		'(deb|security|snapshot|ftp)[.]debian[.]org|/(root|work|home)[/]' 2>/dev/null)
+}
+
+# SC2317: functions given to check() and step() are reached.  SC2015: A && B || C
+# is meant, B being a test.  SC1091: base.mk is no script.
+shell_check() { (cd "$ROOT" && shellcheck -x -P SCRIPTDIR -e SC2317,SC2015,SC1091 -s "$@"); }
+
+[ -d "$TREE" ] || die "there is no build/tree" "make tree composes it"
+check 'series and files agree' series_and_files_agree
+if base_is_pinned; then
+	check 'export changes nothing' export_is_noop
+else
+	echo 'ok - lint: export changes nothing # SKIP the base is not the pinned one'
+fi
+check 'sparse finds a planted defect' "$LAB/sparse.sh"
+if [ -n "$(commits)" ]; then
+	check 'git am takes the mails on the pristine base' mails_apply
+	check 'checkpatch finds a planted misspelling and a bad license' checkpatch_has_its_helpers
+	for commit in $(commits); do
+		check "checkpatch: $(subject "$commit")" checkpatch "$commit"
+	done
+	check 'no new warning from sparse or W=1' no_new_warnings
+fi
+mapfile -t ours < <(grep -hE '\.[ch]$' "$tmp/new" | grep -v '^tools/' || :)
+if [ ${#ours[@]} -gt 0 ]; then
+	check 'kernel-doc of our files' kernel_doc "${ours[@]}"
+	cd "$ROOT"
+	check 'sizes of our files' "$LAB/sizes.py" "${ours[@]}"
+fi
+check 'shellcheck' shell_check bash "$LAB"/*.sh "$LAB"/t/*.sh "$ROOT/.ci/run"
+check "shellcheck of the VM's init" shell_check sh "$LAB/init"
+check 'no host and no path of one machine' no_foreign_places
+exit $status

@@ -1,0 +1,120 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+# The one place that knows QEMU: boot a VM, run a command in it.
+#
+#	lab/vm.sh [-k KERNEL-OUT] [-i IMAGE] [-t SECONDS] [-o DIR] COMMAND
+#	lab/vm.sh [-k KERNEL-OUT] --shell
+#	lab/vm.sh --accel
+#
+# COMMAND's output goes to standard output as it comes.  DIR gets console.log,
+# out.log, status (what lab/init says) and ended (poweroff, reset, timeout or
+# flood); lab/judge.py reads them.  --accel prints the accelerator, no more.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+kernel=$BUILD/kernel
+image=$BUILD/initramfs.cpio
+seconds=600
+dir=$BUILD/run
+shell=
+MAX_LOG=${MAX_LOG:-$((8 << 20))}
+
+# KVM only where a guest can have guests: /dev/kvm alone may be a host that
+# cannot nest.
+accelerator()
+{
+	local sys=${SYSFS:-/sys} dev=${DEV_KVM:-/dev/kvm} nested
+
+	for nested in "$sys"/module/kvm_{amd,intel}/parameters/nested; do
+		if [ -r "$nested" ] && grep -qx '[1Yy]' "$nested" && [ -r "$dev" ] && [ -w "$dev" ]; then
+			echo kvm
+			return
+		fi
+	done
+	echo tcg
+}
+
+# Little memory below 4G, so that each node has room for two 1G pages beside
+# what the kernel itself takes at boot.
+machine()
+{
+	case $(accelerator) in
+	kvm)	echo -accel kvm -cpu host ;;
+	tcg)	echo -accel tcg,thread=multi -cpu max,erms=off,fsrm=off ;;
+	esac
+	echo -machine q35,max-ram-below-4g=1G -smp 2,sockets=2 -m 8G
+	echo -object memory-backend-ram,id=m0,size=4G -numa node,nodeid=0,cpus=0,memdev=m0
+	echo -object memory-backend-ram,id=m1,size=4G -numa node,nodeid=1,cpus=1,memdev=m1
+	echo -nodefaults -display none -no-reboot
+}
+
+cmdline="console=ttyS0 panic=-1 oops=panic hugepagesz=1G hugepages=0:2,1:2
+	hugepagesz=2M hugepages=0:64,1:64 hugetlb_free_vmemmap=on kvm.force_emulation_prefix=1
+	${KERNEL_ARGS:-}"
+
+while [ $# -gt 0 ]; do
+	case $1 in
+	-k) kernel=$2; shift 2 ;;
+	-i) image=$2; shift 2 ;;
+	-t) seconds=$2; shift 2 ;;
+	-o) dir=$2; shift 2 ;;
+	--shell) shell=1; shift ;;
+	--accel) accelerator; exit ;;
+	--) shift; break ;;
+	-*) die "unknown option: $1" ;;
+	*) break ;;
+	esac
+done
+
+[ -f "$kernel/arch/x86/boot/bzImage" ] || die "no kernel in $kernel" "make kernel builds it"
+[ -f "$image" ] || die "no $image" "make image builds it"
+
+read -ra qemu <<<"qemu-system-x86_64 $(machine | tr '\n' ' ')"
+qemu+=(-kernel "$kernel/arch/x86/boot/bzImage" -append "${cmdline//[$'\n\t']/ }")
+
+if [ -n "$shell" ]; then
+	say "Ctrl-A X ends the VM."
+	exec "${qemu[@]}" -initrd "$image" -serial mon:stdio
+fi
+[ $# -eq 1 ] || die "what shall run in the VM?" "make run CMD='...'"
+
+rm -rf "$dir"
+mkdir -p "$dir/lab"
+printf '%s\n' "$1" >"$dir/lab/cmd"
+# The kernel unpacks one archive after the other.
+{ cat "$image"; (cd "$dir" && find lab | cpio --quiet -o -H newc); } >"$dir/initrd"
+touch "$dir/console.log" "$dir/out.log" "$dir/status"
+
+"${qemu[@]}" -initrd "$dir/initrd" -monitor none -serial "file:$dir/console.log" \
+	-serial "file:$dir/out.log" -serial "file:$dir/status" </dev/null >"$dir/qemu.log" 2>&1 &
+pid=$!
+tail -f -n +1 -s 0.2 --pid=$pid "$dir/out.log" 2>/dev/null &
+tail=$!
+trap 'kill $pid 2>/dev/null || :' EXIT
+
+ended=
+start=$SECONDS
+while kill -0 $pid 2>/dev/null; do
+	if [ $((SECONDS - start)) -ge "$seconds" ]; then
+		ended=timeout
+	elif [ $(($(stat -c %s "$dir/console.log") + $(stat -c %s "$dir/out.log"))) -gt $MAX_LOG ]; then
+		ended=flood
+	else
+		sleep 0.2
+		continue
+	fi
+	kill $pid
+	break
+done
+status=0
+wait $pid || status=$?
+wait $tail || :
+rm -f "$dir/initrd"
+
+if [ -z "$ended" ]; then
+	ended=reset
+	! grep -aq 'reboot: Power down' "$dir/console.log" || ended=poweroff
+	[ $status = 0 ] || { cat "$dir/qemu.log" >&2; ended="qemu status $status"; }
+fi
+echo "$ended" >"$dir/ended"
+truncate -s "<$MAX_LOG" "$dir/console.log" "$dir/out.log"

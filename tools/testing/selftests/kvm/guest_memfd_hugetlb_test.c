@@ -1,0 +1,606 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Test how guest_memfd takes its memory from the HugeTLB pool: what can be
+ * created, every counter of the pool through the life of a file, and the
+ * pool's other users.  No guest runs here: see guest_memfd_hugetlb_map_test.
+ *
+ * Every test ends with the pool as it began, which is checked after the test's
+ * process is gone, i.e. after even an abandoned file has been released.
+ */
+#include <stdio.h>
+
+#include <linux/falloc.h>
+#include <linux/sizes.h>
+#include <sys/stat.h>
+
+#include "hugetlb_ledger.h"
+#include "kselftest_harness.h"
+#include "kvm_util.h"
+#include "numaif.h"
+#include "test_util.h"
+
+#define HUGETLB_FLAGS	(GUEST_MEMFD_FLAG_HUGETLB_2M | GUEST_MEMFD_FLAG_HUGETLB_1G)
+#define ALLOCATE	FALLOC_FL_KEEP_SIZE
+#define PUNCH		(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)
+
+/* Zeroing gigabytes on an emulated host with a debug kernel takes its time. */
+#define TIMEOUT_SECONDS	180
+#define TEST_GMEM(name)	TEST_F_TIMEOUT(gmem_hugetlb, name, TIMEOUT_SECONDS)
+
+#define NR_THREADS	8
+
+#define EXPECT_ERRNO(err, call)	EXPECT_EQ((err), (call) == -1 ? errno : 0)
+
+FIXTURE(gmem_hugetlb)
+{
+	struct hugetlb_ledger ledger;
+	struct kvm_vm *vm;
+};
+
+FIXTURE_VARIANT(gmem_hugetlb)
+{
+	u64 flag;
+	size_t page_size;
+	/* How many pages a test can count on. */
+	long nr_pages;
+	int nr_races;
+};
+
+FIXTURE_VARIANT_ADD(gmem_hugetlb, 2M)
+{
+	.flag = GUEST_MEMFD_FLAG_HUGETLB_2M,
+	.page_size = SZ_2M,
+	.nr_pages = 16,
+	.nr_races = 50,
+};
+
+FIXTURE_VARIANT_ADD(gmem_hugetlb, 1G)
+{
+	.flag = GUEST_MEMFD_FLAG_HUGETLB_1G,
+	.page_size = SZ_1G,
+	.nr_pages = 2,
+	.nr_races = 2,
+};
+
+#define PAGE	(variant->page_size)
+#define FLAG	(variant->flag)
+
+#define EXPECT_LEDGER(held, allocated)	\
+	EXPECT_BALANCE(&self->ledger, held, allocated)
+
+FIXTURE_SETUP(gmem_hugetlb)
+{
+	long available;
+
+	self->vm = vm_create_barebones();
+	if (!(vm_check_cap(self->vm, KVM_CAP_GUEST_MEMFD_FLAGS) & FLAG))
+		SKIP(return, "KVM can't back guest_memfd with pages of this size");
+
+	available = hugetlb_pool_grow(PAGE, variant->nr_pages);
+	if (available < variant->nr_pages)
+		SKIP(return, "The pool has %ld available pages, the test needs %ld",
+		     available, variant->nr_pages);
+
+	hugetlb_ledger_open(&self->ledger, PAGE);
+}
+
+/* In the parent: it restores the pool even if the test was killed. */
+FIXTURE_TEARDOWN_PARENT(gmem_hugetlb)
+{
+	EXPECT_LEDGER(0, 0);
+	hugetlb_ledger_close(&self->ledger);
+}
+
+/* Test bodies know self and variant; so do these. */
+#define create(nr_pages, flags)		\
+	__vm_create_guest_memfd(self->vm, (nr_pages) * PAGE, FLAG | (flags))
+#define allocate(fd, first, nr_pages)	\
+	kvm_fallocate(fd, ALLOCATE, (first) * PAGE, (nr_pages) * PAGE)
+#define punch(fd, first, nr_pages)	\
+	kvm_fallocate(fd, PUNCH, (first) * PAGE, (nr_pages) * PAGE)
+
+TEST(capability_follows_the_host)
+{
+	const struct {
+		u64 flag;
+		size_t page_size;
+	} sizes[] = {
+		{ GUEST_MEMFD_FLAG_HUGETLB_2M, SZ_2M },
+		{ GUEST_MEMFD_FLAG_HUGETLB_1G, SZ_1G },
+	};
+	struct kvm_vm *vm = vm_create_barebones();
+	u64 flags = vm_check_cap(vm, KVM_CAP_GUEST_MEMFD_FLAGS);
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		if (!(flags & sizes[i].flag)) {
+			EXPECT_ERRNO(EINVAL, __vm_create_guest_memfd(vm, SZ_1G,
+								     sizes[i].flag));
+		}
+	}
+
+	if (!(flags & HUGETLB_FLAGS))
+		SKIP(return, "KVM can't back guest_memfd with huge pages");
+
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		EXPECT_EQ(hugetlb_pool_exists(sizes[i].page_size),
+			  !!(flags & sizes[i].flag));
+	}
+}
+
+TEST_GMEM(bad_flags)
+{
+	u64 known = vm_check_cap(self->vm, KVM_CAP_GUEST_MEMFD_FLAGS) | HUGETLB_FLAGS;
+	u64 flag;
+
+	EXPECT_ERRNO(EINVAL, __vm_create_guest_memfd(self->vm, SZ_1G, HUGETLB_FLAGS));
+
+	for (flag = 1; flag; flag <<= 1) {
+		if (flag & known)
+			continue;
+		EXPECT_ERRNO(EINVAL, create(1, flag));
+	}
+
+	EXPECT_LEDGER(0, 0);
+}
+
+TEST_GMEM(bad_sizes)
+{
+	const u64 invalid[] = {
+		0, 1, SZ_4K, PAGE / 2, PAGE - SZ_4K, PAGE - 1, PAGE + 1,
+		PAGE + SZ_4K, PAGE + PAGE / 2, -PAGE, -1ULL, 1ULL << 63,
+	};
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(invalid); i++) {
+		EXPECT_ERRNO(EINVAL, __vm_create_guest_memfd(self->vm, invalid[i], FLAG))
+			TH_LOG("size 0x%lx", (unsigned long)invalid[i]);
+	}
+	EXPECT_LEDGER(0, 0);
+}
+
+TEST_GMEM(ledger)
+{
+	int fd = create(2, 0);
+
+	ASSERT_LE(0, fd);
+	EXPECT_LEDGER(2, 0);
+
+	allocate(fd, 1, 1);
+	EXPECT_LEDGER(2, 1);
+	allocate(fd, 0, 2);
+	EXPECT_LEDGER(2, 2);
+	allocate(fd, 0, 2);
+	EXPECT_LEDGER(2, 2);
+
+	punch(fd, 0, 1);
+	EXPECT_LEDGER(2, 1);
+	punch(fd, 0, 2);
+	EXPECT_LEDGER(2, 0);
+	punch(fd, 0, 2);
+	EXPECT_LEDGER(2, 0);
+
+	allocate(fd, 0, 1);
+	EXPECT_LEDGER(2, 1);
+	close(fd);
+	EXPECT_LEDGER(0, 0);
+}
+
+TEST_GMEM(last_close)
+{
+	int fd = create(2, GUEST_MEMFD_FLAG_MMAP), other = kvm_dup(fd);
+	char *mem = kvm_mmap(2 * PAGE, PROT_READ, MAP_SHARED, fd);
+
+	allocate(fd, 0, 1);
+	kvm_vm_free(self->vm);
+	allocate(fd, 0, 2);
+	punch(fd, 1, 1);
+	EXPECT_LEDGER(2, 1);
+
+	close(fd);
+	EXPECT_LEDGER(2, 1);
+	close(other);
+	EXPECT_LEDGER(2, 1);
+	kvm_munmap(mem, 2 * PAGE);
+	EXPECT_LEDGER(0, 0);
+}
+
+TEST_GMEM(stat)
+{
+	int fd = create(2, 0);
+	struct stat st;
+	int nr;
+
+	for (nr = 0; nr <= 2; nr++) {
+		if (nr)
+			allocate(fd, nr - 1, 1);
+		ASSERT_EQ(0, fstat(fd, &st));
+		EXPECT_EQ(2 * PAGE, st.st_size);
+		EXPECT_EQ(PAGE, st.st_blksize);
+		EXPECT_EQ(nr * PAGE / 512, st.st_blocks);
+	}
+
+	punch(fd, 0, 1);
+	ASSERT_EQ(0, fstat(fd, &st));
+	EXPECT_EQ(PAGE / 512, st.st_blocks);
+}
+
+TEST_GMEM(fallocate_ranges)
+{
+	const struct {
+		int mode;
+		loff_t offset, len;
+		int error;
+	} bad[] = {
+		{ PUNCH, 0, SZ_4K, EINVAL },
+		{ PUNCH, 0, PAGE - SZ_4K, EINVAL },
+		{ PUNCH, 0, PAGE + SZ_4K, EINVAL },
+		{ PUNCH, SZ_4K, PAGE, EINVAL },
+		{ PUNCH, SZ_4K, PAGE - SZ_4K, EINVAL },
+		{ PUNCH, PAGE / 2, PAGE, EINVAL },
+		{ PUNCH, 2 * PAGE, SZ_4K, EINVAL },
+		{ PUNCH, 2 * PAGE + SZ_4K, PAGE, EINVAL },
+		{ ALLOCATE, 1, PAGE, EINVAL },
+		{ ALLOCATE, 0, PAGE - 1, EINVAL },
+		{ ALLOCATE, 2 * PAGE, SZ_4K, EINVAL },
+		{ ALLOCATE, PAGE, PAGE + SZ_4K, EINVAL },
+		{ 0, 0, PAGE, EOPNOTSUPP },
+		{ FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 0, PAGE, EOPNOTSUPP },
+	};
+	int i, fd = create(2, 0);
+
+	for (i = 0; i < ARRAY_SIZE(bad); i++) {
+		EXPECT_ERRNO(bad[i].error,
+			     fallocate(fd, bad[i].mode, bad[i].offset, bad[i].len))
+			TH_LOG("range %d of the table", i);
+		EXPECT_LEDGER(2, 0);
+	}
+
+	/* Any part of a huge page allocates all of it. */
+	kvm_fallocate(fd, ALLOCATE, SZ_4K, SZ_4K);
+	EXPECT_LEDGER(2, 1);
+	kvm_fallocate(fd, ALLOCATE, PAGE - SZ_4K, 2 * SZ_4K);
+	EXPECT_LEDGER(2, 2);
+
+	/* There is nothing behind the end of the file to complain about. */
+	punch(fd, 2, 1);
+	EXPECT_LEDGER(2, 2);
+	punch(fd, 1, 2);
+	EXPECT_LEDGER(2, 1);
+}
+
+TEST_GMEM(mmap)
+{
+	const u64 flags[] = {
+		GUEST_MEMFD_FLAG_MMAP,
+		GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED,
+	};
+	int i, fd = create(1, 0);
+	char *mem;
+
+	EXPECT_EQ(MAP_FAILED, mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0));
+	EXPECT_EQ(ENODEV, errno);
+	close(fd);
+
+	for (i = 0; i < ARRAY_SIZE(flags); i++) {
+		fd = create(1, flags[i]);
+		EXPECT_EQ(MAP_FAILED, mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE, fd, 0));
+		EXPECT_EQ(EINVAL, errno);
+
+		/* The host can't touch a huge page, be it allocated or not. */
+		mem = kvm_mmap(PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
+		TEST_EXPECT_SIGBUS((void)READ_ONCE(mem[0]));
+		TEST_EXPECT_SIGBUS(WRITE_ONCE(mem[PAGE - 1], 1));
+		EXPECT_LEDGER(1, 0);
+		allocate(fd, 0, 1);
+		TEST_EXPECT_SIGBUS((void)READ_ONCE(mem[PAGE - 1]));
+		TEST_EXPECT_SIGBUS(WRITE_ONCE(mem[0], 1));
+		EXPECT_LEDGER(1, 1);
+
+		kvm_munmap(mem, PAGE);
+		close(fd);
+		EXPECT_LEDGER(0, 0);
+	}
+}
+
+TEST_GMEM(pool_exhausted)
+{
+	long available = hugetlb_pool_available(PAGE);
+	int all, other;
+
+	/* Surplus pages, which the host is ready to give, are not for us. */
+	hugetlb_pool_set_overcommit(PAGE, 4);
+	EXPECT_ERRNO(ENOMEM, create(available + 1, 0));
+	EXPECT_ERRNO(ENOMEM, __vm_create_guest_memfd(self->vm, 1ULL << 50, FLAG));
+	EXPECT_LEDGER(0, 0);
+
+	all = create(available, 0);
+	ASSERT_LE(0, all);
+	EXPECT_LEDGER(available, 0);
+	EXPECT_ERRNO(ENOMEM, create(1, 0));
+	EXPECT_LEDGER(available, 0);
+
+	/* What one file gives back the next one can have. */
+	close(all);
+	other = create(1, 0);
+	EXPECT_LE(0, other);
+	EXPECT_LEDGER(1, 0);
+	allocate(other, 0, 1);
+	EXPECT_ERRNO(ENOMEM, create(available, 0));
+	EXPECT_LEDGER(1, 1);
+	all = create(available - 1, 0);
+	EXPECT_LE(0, all);
+	EXPECT_LEDGER(available, 1);
+}
+
+TEST_GMEM(against_hugetlbfs)
+{
+	long available = hugetlb_pool_available(PAGE);
+	int fd, memfd;
+	char *mem;
+
+	/* The mapping reserves: the file can't be created ... */
+	memfd = hugetlb_pool_memfd(PAGE, available);
+	mem = kvm_mmap(available * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, memfd);
+	EXPECT_ERRNO(ENOMEM, create(1, 0));
+	kvm_munmap(mem, available * PAGE);
+	close(memfd);
+	EXPECT_LEDGER(0, 0);
+
+	/* ... the file reserves: nobody else gets a page, reserved or not ... */
+	fd = create(available, 0);
+	ASSERT_LE(0, fd);
+	memfd = hugetlb_pool_memfd(PAGE, 1);
+	EXPECT_EQ(MAP_FAILED, mmap(NULL, PAGE, PROT_READ, MAP_SHARED, memfd, 0));
+	EXPECT_EQ(ENOMEM, errno);
+	mem = kvm_mmap(PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memfd);
+	TEST_EXPECT_SIGBUS(WRITE_ONCE(mem[0], 1));
+	EXPECT_LEDGER(available, 0);
+
+	/* ... so that all of the file can be allocated. */
+	allocate(fd, 0, available);
+	EXPECT_LEDGER(available, available);
+	TEST_EXPECT_SIGBUS(WRITE_ONCE(mem[0], 1));
+	punch(fd, 0, 1);
+	TEST_EXPECT_SIGBUS(WRITE_ONCE(mem[0], 1));
+	allocate(fd, 0, 1);
+	close(fd);
+	EXPECT_LEDGER(0, 0);
+
+	/* A page that was in a guest_memfd serves the next user. */
+	WRITE_ONCE(mem[0], 1);
+	EXPECT_EQ(self->ledger.base.free - 1, hugetlb_pool_read(PAGE).free);
+}
+
+/*
+ * While somebody holds a surplus page, a page that guest_memfd punches out must
+ * not leave the pool in its stead: it is what keeps the reservation.
+ */
+TEST_GMEM(surplus_of_others)
+{
+	struct hugetlb_pool now;
+	int fd, memfd;
+	char *mem;
+
+	if (PAGE != SZ_2M)
+		SKIP(return, "The pool can't be made small and large at will");
+
+	hugetlb_pool_set_total(PAGE, self->ledger.base.total - hugetlb_pool_available(PAGE) + 1);
+	hugetlb_pool_set_overcommit(PAGE, 1);
+	ASSERT_EQ(1, hugetlb_pool_available(PAGE));
+	fd = create(1, 0);
+	ASSERT_LE(0, fd);
+	allocate(fd, 0, 1);
+
+	memfd = hugetlb_pool_memfd(PAGE, 1);
+	mem = kvm_mmap(PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, memfd);
+	WRITE_ONCE(mem[0], 1);
+	EXPECT_EQ(1, hugetlb_pool_read(PAGE).surplus);
+
+	punch(fd, 0, 1);
+	now = hugetlb_pool_read(PAGE);
+	EXPECT_LE(now.resv, now.free);
+	EXPECT_EQ(0, fallocate(fd, ALLOCATE, 0, PAGE));
+
+	close(fd);
+	kvm_munmap(mem, PAGE);
+	close(memfd);
+	EXPECT_EQ(0, hugetlb_pool_read(PAGE).surplus);
+
+	hugetlb_ledger_restore_pools();
+	hugetlb_pool_grow(PAGE, variant->nr_pages);
+	EXPECT_LEDGER(0, 0);
+}
+
+/* Demotion can have what nobody reserved, whichever node it is told to take. */
+TEST_GMEM(demotion_spares_reservations)
+{
+	long available = hugetlb_pool_available(PAGE);
+	int fd, node;
+
+	if (!hugetlb_pool_can_demote(PAGE))
+		SKIP(return, "Pages of this size can't be demoted");
+
+	fd = create(available, 0);
+	ASSERT_LE(0, fd);
+	for (node = -1; node < self->ledger.base.nr_nodes; node++) {
+		hugetlb_pool_demote(PAGE, node, available);
+		EXPECT_LEDGER(available, 0);
+	}
+
+	allocate(fd, 0, available);
+	EXPECT_LEDGER(available, available);
+}
+
+TEST_GMEM(cgroup_limit)
+{
+	int fd;
+
+	if (!self->ledger.cgroup[0])
+		SKIP(return, "No cgroup v2 hierarchy with a hugetlb controller");
+
+	hugetlb_ledger_set_limit(&self->ledger, "rsvd.max", PAGE);
+	EXPECT_ERRNO(ENOMEM, create(2, 0));
+	EXPECT_LEDGER(0, 0);
+
+	fd = create(1, 0);
+	ASSERT_LE(0, fd);
+	EXPECT_LEDGER(1, 0);
+	EXPECT_ERRNO(ENOMEM, create(1, 0));
+	EXPECT_LEDGER(1, 0);
+	allocate(fd, 0, 1);
+	EXPECT_LEDGER(1, 1);
+}
+
+struct race {
+	pthread_barrier_t barrier;
+	int fd, nr;
+	size_t len;
+	int nr_failed;
+};
+
+static void *race_to_allocate(void *data)
+{
+	struct race *race = data;
+	int i;
+
+	for (i = 0; i < race->nr; i++) {
+		pthread_barrier_wait(&race->barrier);
+		if (fallocate(race->fd, ALLOCATE, 0, race->len))
+			__atomic_fetch_add(&race->nr_failed, 1, __ATOMIC_RELAXED);
+		pthread_barrier_wait(&race->barrier);
+	}
+	return NULL;
+}
+
+/* There is one page left for eight threads that all want it, at one index. */
+TEST_GMEM(threads_allocate_one_page)
+{
+	long available = hugetlb_pool_available(PAGE);
+	struct race race = { .nr = variant->nr_races, .len = SZ_4K };
+	pthread_t threads[NR_THREADS];
+	int i;
+
+	race.fd = create(available, 0);
+	ASSERT_LE(0, race.fd);
+	allocate(race.fd, 1, available - 1);
+	pthread_barrier_init(&race.barrier, NULL, NR_THREADS + 1);
+	for (i = 0; i < NR_THREADS; i++)
+		kvm_pthread_create(&threads[i], NULL, race_to_allocate, &race);
+
+	for (i = 0; i < race.nr; i++) {
+		pthread_barrier_wait(&race.barrier);
+		pthread_barrier_wait(&race.barrier);
+		if (__test_passed(_metadata))
+			EXPECT_LEDGER(available, available);
+		punch(race.fd, 0, 1);
+	}
+
+	for (i = 0; i < NR_THREADS; i++)
+		kvm_pthread_join(threads[i], NULL);
+	EXPECT_EQ(0, race.nr_failed);
+}
+
+struct onlooker {
+	char *mem;
+	size_t len;
+	bool stop;
+};
+
+static void *look_at_pages(void *data)
+{
+	struct onlooker *onlooker = data;
+	unsigned char *vec = malloc(onlooker->len / getpagesize());
+
+	while (!READ_ONCE(onlooker->stop))
+		TEST_ASSERT(!mincore(onlooker->mem, onlooker->len, vec),
+			    "mincore() failed");
+	free(vec);
+	return NULL;
+}
+
+/*
+ * mincore() holds the page that it looks at for a moment, perhaps while that is
+ * punched out and reallocated.  The file has reserved no other page.
+ */
+TEST_GMEM(punch_while_others_look)
+{
+	long available = hugetlb_pool_available(PAGE);
+	struct onlooker onlooker = { .len = PAGE };
+	pthread_t thread;
+	int fd, i;
+
+	fd = create(available, GUEST_MEMFD_FLAG_MMAP);
+	ASSERT_LE(0, fd);
+	allocate(fd, 0, available);
+	onlooker.mem = kvm_mmap(PAGE, PROT_READ, MAP_SHARED, fd);
+	kvm_pthread_create(&thread, NULL, look_at_pages, &onlooker);
+
+	for (i = 0; i < variant->nr_races * 4; i++) {
+		punch(fd, 0, 1);
+		EXPECT_EQ(0, fallocate(fd, ALLOCATE, 0, PAGE));
+	}
+
+	WRITE_ONCE(onlooker.stop, true);
+	kvm_pthread_join(thread, NULL);
+	EXPECT_LEDGER(available, available);
+}
+
+#define EXPECT_NODES(from_0, from_1)						\
+do {										\
+	struct hugetlb_pool now = hugetlb_pool_read(PAGE);			\
+										\
+	EXPECT_EQ(self->ledger.base.node[0].free - (from_0), now.node[0].free);	\
+	EXPECT_EQ(self->ledger.base.node[1].free - (from_1), now.node[1].free);	\
+} while (0)
+
+TEST_GMEM(numa_policy)
+{
+	const unsigned long node0 = 1, node1 = 2, both = 3, maxnode = 8;
+	char *mem;
+	int fd;
+
+	if (self->ledger.base.node[0].free < 1 || self->ledger.base.node[1].free < 2)
+		SKIP(return, "Node 0 has no free page, or node 1 has fewer than two");
+
+	fd = create(2, GUEST_MEMFD_FLAG_MMAP);
+	ASSERT_LE(0, fd);
+	mem = kvm_mmap(2 * PAGE, PROT_READ, MAP_SHARED, fd);
+
+	kvm_mbind(mem, 2 * PAGE, MPOL_BIND, &node1, maxnode, 0);
+	kvm_mbind(mem, PAGE, MPOL_BIND, &node0, maxnode, 0);
+	allocate(fd, 0, 2);
+	EXPECT_NODES(1, 1);
+
+	kvm_mbind(mem, PAGE, MPOL_BIND, &node1, maxnode, 0);
+	punch(fd, 0, 1);
+	EXPECT_NODES(0, 1);
+	allocate(fd, 0, 1);
+	EXPECT_NODES(0, 2);
+	punch(fd, 0, 2);
+	EXPECT_NODES(0, 0);
+
+	/* Neighbours are huge pages, not 4K pages. */
+	kvm_mbind(mem, 2 * PAGE, MPOL_INTERLEAVE, &both, maxnode, 0);
+	allocate(fd, 0, 2);
+	EXPECT_NODES(1, 1);
+	punch(fd, 0, 2);
+
+	/* Without a policy of the file, the task's decides. */
+	kvm_mbind(mem, 2 * PAGE, MPOL_DEFAULT, NULL, 0, 0);
+	kvm_set_mempolicy(MPOL_BIND, &node1, maxnode);
+	allocate(fd, 0, 1);
+	EXPECT_NODES(0, 1);
+	kvm_set_mempolicy(MPOL_BIND, &node0, maxnode);
+	allocate(fd, 1, 1);
+	EXPECT_NODES(1, 1);
+	EXPECT_LEDGER(2, 2);
+}
+
+int main(int argc, char **argv)
+{
+	TEST_REQUIRE(kvm_has_cap(KVM_CAP_GUEST_MEMFD));
+
+	hugetlb_ledger_init();
+	return test_harness_run(argc, argv);
+}
