@@ -120,12 +120,13 @@ checkpatch()
 		--show-types "$tmp/mail")
 }
 
-# Sparse and W=1 of each .c file that the series touches, in a tree of their own.
+# Sparse and W=1 of each .c file that the series touches (other architectures than
+# x86 excepted: no compiler here), in a tree of their own.
 warnings_of()
 {
 	local files
 
-	files=$(for f in $(touched | grep '\.c$' | grep -v '^tools/' || :); do
+	files=$(for f in $(touched | grep '\.c$' | grep -vE '^tools/|^arch/[^x]' || :); do
 		! tgit cat-file -e "$1:$f" 2>/dev/null || echo "${f%.c}.o"; done)
 	[ -n "$files" ] || return 0
 	gitp -C "$work/tree" checkout -q --detach "$1"

@@ -183,17 +183,16 @@ struct folio *hugetlb_get_reserved_folio(struct address_space *mapping,
 					 struct mempolicy *pol)
 {
 	pgoff_t idx = index >> huge_page_order(spool->hstate);
-	struct mutex *mutex;
+	u32 hash = hugetlb_fault_mutex_hash(mapping, idx);
 	struct folio *folio;
 
 	lockdep_assert_held(&mapping->invalidate_lock);
 
-	mutex = &hugetlb_fault_mutex_table[hugetlb_fault_mutex_hash(mapping, idx)];
-	mutex_lock(mutex);
+	mutex_lock(&hugetlb_fault_mutex_table[hash]);
 	folio = filemap_lock_folio(mapping, index);
 	if (IS_ERR(folio))
 		folio = add_reserved_folio(mapping, index, spool, pol);
-	mutex_unlock(mutex);
+	mutex_unlock(&hugetlb_fault_mutex_table[hash]);
 
 	return folio;
 }

@@ -379,6 +379,7 @@ TEST_GMEM(against_hugetlbfs)
 TEST_GMEM(surplus_of_others)
 {
 	struct hugetlb_pool now;
+	unsigned long node;
 	int fd, memfd;
 	char *mem;
 
@@ -388,6 +389,12 @@ TEST_GMEM(surplus_of_others)
 	hugetlb_pool_set_total(PAGE, self->ledger.base.total - hugetlb_pool_available(PAGE) + 1);
 	hugetlb_pool_set_overcommit(PAGE, 1);
 	ASSERT_EQ(1, hugetlb_pool_available(PAGE));
+
+	/* Surplus counts by node: have both pages on the same one. */
+	now = hugetlb_pool_read(PAGE);
+	node = now.node[0].free ? 1 : 2;
+	kvm_set_mempolicy(MPOL_BIND, &node, 8);
+
 	fd = create(1, 0);
 	ASSERT_LE(0, fd);
 	allocate(fd, 0, 1);
@@ -407,6 +414,7 @@ TEST_GMEM(surplus_of_others)
 	close(memfd);
 	EXPECT_EQ(0, hugetlb_pool_read(PAGE).surplus);
 
+	kvm_set_mempolicy(MPOL_DEFAULT, NULL, 0);
 	hugetlb_ledger_restore_pools();
 	hugetlb_pool_grow(PAGE, variant->nr_pages);
 	EXPECT_LEDGER(0, 0);
