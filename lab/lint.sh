@@ -86,7 +86,7 @@ mails_apply()
 	local src=$tmp/am mails paths
 
 	"$LAB/series.sh"
-	mapfile -t mails < <(find "$BUILD/series" -name '*.patch' ! -name '0000-*' | sort)
+	mapfile -t mails < <(find "$BUILD/series" -name '*.patch' | sort)
 	mapfile -t paths < <(touched AMD | sed 's,^,/,')
 	gitp clone -q --shared --no-checkout "$TREE" "$src"
 	gitp -C "$src" sparse-checkout set --no-cone "${paths[@]}"
@@ -106,7 +106,9 @@ checkpatch_has_its_helpers()
 		'+// SPDX-License-Identifier: GPL-2.0-nonsense' '+/* Recieve teh. */' >"$tmp/planted"
 	(cd "$TREE" && scripts/checkpatch.pl --codespell --show-types "$tmp/planted") >"$tmp/planted.log" 2>&1 || :
 	cat "$tmp/planted.log"
-	! grep -E 'No codespell|ModuleNotFound' "$tmp/planted.log"
+	if grep -E 'No codespell|ModuleNotFound' "$tmp/planted.log"; then
+		return 1
+	fi
 	grep -q TYPO_SPELLING "$tmp/planted.log" && grep -q SPDX_LICENSE_TAG "$tmp/planted.log"
 }
 

@@ -3,7 +3,7 @@
 # make series: the mails that git am takes on a pristine 7.3, and a git bundle.
 #
 # patches/cover-letter.txt is the cover letter: first the subject, after an empty
-# line the text.  git adds the shortlog and the diffstat.
+# line the text.  git adds the shortlog and the diffstat: cover-letter.mail.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -19,5 +19,7 @@ if [ -f "$ROOT/patches/cover-letter.txt" ]; then
 fi
 tgit -c user.name=series -c user.email=series@localhost format-patch -q -o "$out" \
 	"${cover[@]}" --no-signature "$BASE_REF..gmem"
+# It carries no patch, so git am would stumble over it among the others.
+[ ! -f "$out/0000-cover-letter.patch" ] || mv "$out/0000-cover-letter.patch" "$out/cover-letter.mail"
 tgit bundle create "$out/gmem.bundle" "$BASE_REF..gmem" 2>/dev/null
 say "$out: $(find "$out" -name '*.patch' | wc -l) mails, and gmem.bundle"

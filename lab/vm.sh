@@ -97,7 +97,7 @@ start=$SECONDS
 while kill -0 $pid 2>/dev/null; do
 	if [ $((SECONDS - start)) -ge "$seconds" ]; then
 		ended=timeout
-	elif [ $(($(stat -c %s "$dir/console.log") + $(stat -c %s "$dir/out.log"))) -gt $MAX_LOG ]; then
+	elif [ $(($(stat -c %s "$dir/console.log") + $(stat -c %s "$dir/out.log"))) -gt "$MAX_LOG" ]; then
 		ended=flood
 	else
 		sleep 0.2
