@@ -15,6 +15,8 @@ COMPOSED_REF=refs/gmem/composed		# the series as last composed or exported
 . "$ROOT/base.mk"
 
 export LC_ALL=C
+# The front door's flags and variables are not for the kernel's Makefile.
+unset MAKEFLAGS MFLAGS MAKELEVEL
 # Debian's tools first: codespell and ply belong to Debian's python3.
 export PATH=/usr/bin:/bin:$PATH
 mkdir -p "$BUILD"
