@@ -29,7 +29,12 @@
 
 #include "hugetlb_internal.h"
 
-/* How long to wait for a page that is out of reach for a moment, in jiffies. */
+/*
+ * How long to wait for a reserved page that is out of reach, in jiffies.  A page
+ * that just left the page cache is not in the pool yet if somebody who came
+ * across it, e.g. mincore() or an attempt to offline memory, has it referenced;
+ * and a free page may be isolated.  Neither lasts long.
+ */
 #define RESERVED_FOLIO_TIMEOUT	HZ
 
 /**
@@ -75,8 +80,8 @@ EXPORT_SYMBOL_FOR_MODULES(hugetlb_reserve_subpool, "kvm");
 
 /*
  * Turn a reservation of @spool into a folio.  From here on the reservation goes
- * back to @spool with the folio's last reference.  -EAGAIN says that there is a
- * page for it, but not now.
+ * back to @spool with the folio's last reference.  -EAGAIN says that no page is
+ * in reach, which may or may not change soon.
  */
 static struct folio *alloc_reserved_folio(struct hugepage_subpool *spool,
 					  struct mempolicy *pol, pgoff_t ilx)
@@ -94,37 +99,12 @@ static struct folio *alloc_reserved_folio(struct hugepage_subpool *spool,
 				    HUGETLB_ALLOC_NO_SURPLUS);
 	if (IS_ERR(folio)) {
 		hugepage_subpool_put_pages(spool, 1);
-		return folio;
+		return PTR_ERR(folio) == -EAGAIN ? folio : ERR_PTR(-ENOMEM);
 	}
 
 	hugetlb_set_folio_subpool(folio, spool);
 	folio_clear_hugetlb_restore_reserve(folio);
 	return folio;
-}
-
-/*
- * A page that just left the page cache is not in the pool yet if somebody who
- * came across it, e.g. mincore() or an attempt to offline memory, has it
- * referenced; and a free page may be isolated.  Neither lasts long.
- */
-static struct folio *alloc_reserved_folio_wait(struct hugepage_subpool *spool,
-					       struct mempolicy *pol,
-					       pgoff_t ilx)
-{
-	unsigned long timeout = jiffies + RESERVED_FOLIO_TIMEOUT;
-	struct folio *folio;
-
-	for (;;) {
-		folio = alloc_reserved_folio(spool, pol, ilx);
-		if (!IS_ERR(folio))
-			return folio;
-
-		if (PTR_ERR(folio) != -EAGAIN || time_after(jiffies, timeout) ||
-		    fatal_signal_pending(current))
-			return ERR_PTR(-ENOMEM);
-
-		schedule_timeout_killable(1);
-	}
 }
 
 /* Returns a locked folio, that nobody could see before it was all zero. */
@@ -137,8 +117,8 @@ static struct folio *add_reserved_folio(struct address_space *mapping,
 	struct folio *folio;
 	int err;
 
-	folio = alloc_reserved_folio_wait(spool, pol, mapping->host->i_ino +
-						      (index >> order));
+	folio = alloc_reserved_folio(spool, pol,
+				     mapping->host->i_ino + (index >> order));
 	if (IS_ERR(folio))
 		return folio;
 
@@ -183,17 +163,27 @@ struct folio *hugetlb_get_reserved_folio(struct address_space *mapping,
 					 struct mempolicy *pol)
 {
 	pgoff_t idx = index >> huge_page_order(spool->hstate);
+	unsigned long timeout = jiffies + RESERVED_FOLIO_TIMEOUT;
 	u32 hash = hugetlb_fault_mutex_hash(mapping, idx);
 	struct folio *folio;
 
 	lockdep_assert_held(&mapping->invalidate_lock);
 
-	mutex_lock(&hugetlb_fault_mutex_table[hash]);
-	folio = filemap_lock_folio(mapping, index);
-	if (IS_ERR(folio))
-		folio = add_reserved_folio(mapping, index, spool, pol);
-	mutex_unlock(&hugetlb_fault_mutex_table[hash]);
+	for (;;) {
+		mutex_lock(&hugetlb_fault_mutex_table[hash]);
+		folio = filemap_lock_folio(mapping, index);
+		if (IS_ERR(folio))
+			folio = add_reserved_folio(mapping, index, spool, pol);
+		mutex_unlock(&hugetlb_fault_mutex_table[hash]);
 
-	return folio;
+		if (!IS_ERR(folio) || PTR_ERR(folio) != -EAGAIN)
+			return folio;
+
+		if (time_after(jiffies, timeout) || fatal_signal_pending(current))
+			return ERR_PTR(-ENOMEM);
+
+		/* Not with the mutex held: hugetlbfs hashes to it as well. */
+		schedule_timeout_killable(1);
+	}
 }
 EXPORT_SYMBOL_FOR_MODULES(hugetlb_get_reserved_folio, "kvm");
