@@ -142,11 +142,19 @@ warnings_of()
 
 no_new_warnings()
 {
+	local base
+
 	mkdir -p "$work"
 	[ -d "$work/tree" ] || tgit worktree add -q --detach "$work/tree" "$BASE_REF"
-	warnings_of "$(tgit rev-parse "$BASE_REF")" >"$tmp/base"
-	warnings_of "$(tgit rev-parse gmem)" >"$tmp/ours"
-	! comm -13 "$tmp/base" "$tmp/ours" | grep .
+	# The base's are the same until the base, the files or the options change.
+	base=$work/base-$({ tgit rev-parse "$BASE_REF"; touched; cat "$LAB"/kconfig/{vm,lint}.config; } |
+		sha256sum | cut -d ' ' -f 1)
+	if [ ! -f "$base" ]; then
+		warnings_of "$(tgit rev-parse "$BASE_REF")" >"$tmp/base" || return
+		mv "$tmp/base" "$base"
+	fi
+	warnings_of "$(tgit rev-parse gmem)" >"$tmp/ours" || return
+	! comm -13 "$base" "$tmp/ours" | grep .
 }
 
 kernel_doc()
