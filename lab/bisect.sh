@@ -15,7 +15,12 @@ status=0
 mkdir -p "$work" "$CACHE/bisect"
 
 fragments() { cat "$LAB/kconfig/vm.config" "$LAB/kconfig/$1.config" 2>/dev/null || cat "$LAB/kconfig/vm.config"; }
-key() { { tgit rev-parse "$1^{tree}"; fragments "$2"; } | sha256sum | cut -d ' ' -f 1; }
+# What no build looks at is left out of the key.
+key()
+{
+	{ tgit ls-tree "$1" | grep -vP '\t(Documentation|MAINTAINERS)$'; fragments "$2"; } |
+		sha256sum | cut -d ' ' -f 1
+}
 
 build_and_boot()
 {
@@ -35,7 +40,7 @@ build_and_boot()
 [ -d "$BUILD/selftests/install" ] || "$LAB/selftests.sh"
 for commit in $(tgit rev-list --reverse "$BASE_REF..gmem"); do
 	what=$(tgit log -1 --format=%s "$commit")
-	for variant in normal nohugetlb kvm-m; do
+	for variant in normal nohugetlb kvm-m coco; do
 		passed=$CACHE/bisect/$(key "$commit" "$variant")
 		if [ -f "$passed" ]; then
 			echo "ok - bisect: $what: $variant (before)"

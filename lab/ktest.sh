@@ -1,32 +1,67 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
-# Run the kernel's own tests of lab/tests in the VM, and judge them (TAP).
+# Run the kernel's own tests of lab/tests in VMs, and judge them (TAP).
 #
 #	lab/ktest.sh normal|debug
+#
+# KVM has two ways to track private memory, which exclude each other on a host.
+# Each has a VM of its own, and the two run at the same time.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 variant=$1
-dir=$BUILD/ktest-$variant
-list=$BUILD/ktest-$variant.list
-tests_of "$variant" >"$list"
+declare -A kernel_args=([per-vm]='' [in-place]='kvm.gmem_in_place_conversion=1')
+
+dir() { echo "$BUILD/ktest-$variant-$1"; }
+list() { echo "$BUILD/ktest-$variant-$1.list"; }
 
 # One runner per test: each has its own timeout, and a result of its own.
-command='cd /kselftest'
-limit=180
-while read -r test seconds; do
-	command+="
-echo '# lab: $test starts' >/dev/kmsg
-start=\$(date +%s)
-./run_kselftest.sh -o $seconds -t $test
-echo \"# lab: $test took \$((\$(date +%s) - start)) s\""
-	limit=$((limit + seconds))
-done <"$list"
-command+='
-exit 0'
+commands()
+{
+	local test seconds
+
+	echo 'cd /kselftest'
+	while read -r test seconds; do
+		echo "echo '# lab: $test starts' >/dev/kmsg"
+		# shellcheck disable=SC2016	# for the VM's shell
+		echo 'start=$(date +%s)'
+		echo "./run_kselftest.sh -o $seconds -t $test"
+		echo "echo \"# lab: $test took \$((\$(date +%s) - start)) s\""
+	done
+	echo 'exit 0'
+}
 
 # The judge prints the verdict; here only what shows that it goes on.
-step "running the kernel's tests on the $variant kernel" \
-	"$LAB/vm.sh" -k "$(kernel_dir "$variant")" -t "$limit" -o "$dir" "$command" |
-	sed -u -nE 's/^# lab: (.*)/    \1/p' >&2
-"$LAB/judge.py" --name "$variant kernel" --tests "$list" "$dir" | sed -E "s/^((not )?ok - )($variant )?/\1$variant /"
+run()
+{
+	local mode=$1 limit
+
+	tests_of "$variant" "$mode" >"$(list "$mode")"
+	limit=$(awk '{ s += $2 } END { print s + 180 }' "$(list "$mode")")
+	KERNEL_ARGS=${kernel_args[$mode]} "$LAB/vm.sh" -k "$(kernel_dir "$variant")" -t "$limit" \
+		-o "$(dir "$mode")" "$(commands <"$(list "$mode")")" |
+		sed -u -nE "s/^# lab: (.*)/    $mode: \1/p" >&2
+}
+
+run_all()
+{
+	local mode status=0 pids=()
+
+	for mode in "${!kernel_args[@]}"; do
+		run "$mode" &
+		pids+=($!)
+	done
+	for mode in "${pids[@]}"; do
+		wait "$mode" || status=1
+	done
+	return "$status"
+}
+
+step "running the kernel's tests on the $variant kernel" run_all
+
+status=0
+for mode in per-vm in-place; do
+	"$LAB/judge.py" --name kernel --tests "$(list "$mode")" "$(dir "$mode")" |
+		sed -E "s/^((not )?ok - )/\1$variant, $mode: /" || status=1
+done
+exit "$status"

@@ -132,7 +132,7 @@ warnings_of()
 		! tgit cat-file -e "$1:$f" 2>/dev/null || echo "${f%.c}.o"; done)
 	[ -n "$files" ] || return 0
 	gitp -C "$work/tree" checkout -q --detach "$1"
-	"$LAB/kconfig.sh" "$work/tree" "$work/out" "$LAB"/kconfig/{vm,lint}.config
+	"$LAB/kconfig.sh" "$work/tree" "$work/out" "$LAB"/kconfig/{vm,coco,lint}.config
 	# shellcheck disable=SC2086
 	make -C "$work/tree" O="$work/out" -k -j"$(nproc)" W=1 C=2 CHECK="$BUILD/tools/sparse" $files \
 		>"$work/make.log" 2>&1 || { grep -E 'error|\*\*\*' "$work/make.log" >&2; return 1; }
@@ -147,7 +147,7 @@ no_new_warnings()
 	mkdir -p "$work"
 	[ -d "$work/tree" ] || tgit worktree add -q --detach "$work/tree" "$BASE_REF"
 	# The base's are the same until the base, the files or the options change.
-	base=$work/base-$({ tgit rev-parse "$BASE_REF"; touched; cat "$LAB"/kconfig/{vm,lint}.config; } |
+	base=$work/base-$({ tgit rev-parse "$BASE_REF"; touched; cat "$LAB"/kconfig/{vm,coco,lint}.config; } |
 		sha256sum | cut -d ' ' -f 1)
 	if [ ! -f "$base" ]; then
 		warnings_of "$(tgit rev-parse "$BASE_REF")" >"$tmp/base" || return
