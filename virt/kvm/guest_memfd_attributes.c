@@ -8,11 +8,12 @@
  * file.  Neighbours that are equal form one entry, so that the tree has as many
  * entries as the file has runs of private or shared pages.
  *
- * The invalidate lock of the mapping protects the tree.  Whoever acts on an
- * attribute (maps the page into the host or the guest, prepares it for either)
- * holds the lock, at least shared, until the effect is visible to a conversion,
- * which holds it exclusively: as a reference to the folio, or as the obligation
- * to check mmu_invalidate_seq.  Without the lock, an attribute is a hint.
+ * The invalidate lock of the mapping protects the tree.  A conversion holds it
+ * exclusively.  Whoever acts on an attribute holds it at least shared, until the
+ * effect is visible to a conversion: for the host, as a reference to the folio,
+ * which is there before the page is mapped and as long as it is; for the guest,
+ * as the obligation to check mmu_invalidate_seq before the page is mapped.  Read
+ * without the lock, an attribute is a hint.
  *
  * A conversion has a point of no return, as page tables that have been zapped
  * can't be restored for all types of VMs.  Everything that may fail comes before
@@ -54,7 +55,7 @@ int kvm_gmem_init_attributes(struct inode *inode)
 
 	filemap_invalidate_lock(inode->i_mapping);
 	r = mas_store_gfp(&mas, xa_mk_value(kvm_gmem_initial_attributes(inode)),
-			  GFP_KERNEL_ACCOUNT);
+			  GFP_KERNEL);
 	filemap_invalidate_unlock(inode->i_mapping);
 
 	return r;
@@ -140,12 +141,13 @@ static int kvm_gmem_prealloc_attributes(struct ma_state *mas, void *entry)
 		last = mas->last;
 
 	mas_set_range(mas, first, last);
-	return mas_preallocate(mas, entry, GFP_KERNEL_ACCOUNT);
+	return mas_preallocate(mas, entry, GFP_KERNEL);
 }
 
 /*
- * The caller has unmapped the folio, keeps others from mapping it again, and
- * holds one reference itself.
+ * The caller holds one reference, the page cache one for each page.  A mapping
+ * doesn't count as known: it is of a host fault that was on its way when the caller
+ * took the lock and unmapped the folio.
  */
 static bool kvm_gmem_folio_is_in_use(struct folio *folio,
 				     enum lru_cache_drained *drained)
@@ -155,14 +157,14 @@ static bool kvm_gmem_folio_is_in_use(struct folio *folio,
 
 	lru_cache_drain_for_folio(folio, 1, drained);
 
-	return folio_ref_count(folio) != folio_expected_ref_count(folio) + 1;
+	return folio_ref_count(folio) != folio_nr_pages(folio) + 1;
 }
 
 /* Returns -EAGAIN, and the first index that is in use, if there is one. */
 static int kvm_gmem_check_references(struct address_space *mapping, pgoff_t start,
-				     pgoff_t end, pgoff_t *err_index)
+				     pgoff_t end, enum lru_cache_drained *drained,
+				     pgoff_t *err_index)
 {
-	enum lru_cache_drained drained = LRU_CACHE_NOT_DRAINED;
 	struct folio_batch fbatch;
 	pgoff_t next = start;
 	unsigned int i;
@@ -173,7 +175,7 @@ static int kvm_gmem_check_references(struct address_space *mapping, pgoff_t star
 		for (i = 0; i < folio_batch_count(&fbatch); i++) {
 			struct folio *folio = fbatch.folios[i];
 
-			if (!kvm_gmem_folio_is_in_use(folio, &drained))
+			if (!kvm_gmem_folio_is_in_use(folio, drained))
 				continue;
 
 			*err_index = max(start, folio->index);
@@ -189,21 +191,37 @@ static int kvm_gmem_check_references(struct address_space *mapping, pgoff_t star
 }
 
 /*
- * Take the range away from the host, in all processes.  If somebody has kept a
- * reference, the mappings are gone all the same; they can be faulted in again
- * as long as the memory is shared.
+ * Take what is shared of the range away from the host, in all processes.  If
+ * somebody has kept a reference, the mappings are gone all the same; they can be
+ * faulted in again.
  */
 static int kvm_gmem_revoke_host_access(struct inode *inode, pgoff_t start,
 				       pgoff_t end, pgoff_t *err_index)
 {
+	enum lru_cache_drained drained = LRU_CACHE_NOT_DRAINED;
+	MA_STATE(mas, &GMEM_I(inode)->attributes, start, start);
+	void *entry;
+	int r;
+
 	unmap_mapping_pages(inode->i_mapping, start, end - start, false);
 
-	return kvm_gmem_check_references(inode->i_mapping, start, end, err_index);
+	mas_for_each(&mas, entry, end - 1) {
+		if (xa_to_value(entry) & KVM_MEMORY_ATTRIBUTE_PRIVATE)
+			continue;
+
+		r = kvm_gmem_check_references(inode->i_mapping, max(start, mas.index),
+					      min(end, mas.last + 1), &drained, err_index);
+		if (r)
+			return r;
+	}
+
+	return 0;
 }
 
 /*
  * Make the memory accessible to the host again, as far as there is any.  Called
- * during an invalidation, when no vCPU can get at the memory.
+ * during an invalidation, when no vCPU can get at the memory, i.e. too late to
+ * fail: an architecture whose page stays private has to complain by itself.
  */
 static void kvm_gmem_grant_host_access(struct kvm *kvm, struct inode *inode,
 				       pgoff_t start, pgoff_t end)
@@ -235,7 +253,7 @@ static void kvm_gmem_grant_host_access(struct kvm *kvm, struct inode *inode,
 
 /*
  * Give the pages of [@start, @end) the attributes @attrs, all of them or none.
- * @err_index is set if, and only if, an error is returned.
+ * @err_index is where, if an error is returned.
  */
 static int kvm_gmem_convert(struct kvm *kvm, struct inode *inode, pgoff_t start,
 			    pgoff_t end, u64 attrs, pgoff_t *err_index)

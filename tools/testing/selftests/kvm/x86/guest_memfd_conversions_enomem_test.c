@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Test in-place conversion of guest_memfd's memory, and what comes before it, while
+ * the kernel runs out of memory: each allocation fails once, and each time either
+ * all has been done or nothing has.
+ *
+ * It takes a kernel with fault injection (CONFIG_FAILSLAB, CONFIG_FAIL_PAGE_ALLOC).
+ */
+#include "gmem_conversion.h"
+#include "kselftest_harness.h"
+#include "kvm_util.h"
+#include "test_util.h"
+
+#define NR_PAGES	512
+#define FILE_SIZE	(NR_PAGES * PAGE_SIZE)
+#define FAIL_NTH	"/proc/thread-self/fail-nth"
+
+/* Far more than any of the system calls makes. */
+#define MAX_ALLOCATIONS	1000
+
+static bool write_file(const char *path, const char *val)
+{
+	int fd = open(path, O_WRONLY);
+	bool ok;
+
+	if (fd < 0)
+		return false;
+	ok = write(fd, val, strlen(val)) == strlen(val);
+	close(fd);
+	return ok;
+}
+
+/* By default, only allocations that can't wait fail. */
+static bool can_inject_faults(void)
+{
+	return write_file("/sys/kernel/debug/failslab/ignore-gfp-wait", "N") &&
+	       write_file("/sys/kernel/debug/fail_page_alloc/ignore-gfp-wait", "N") &&
+	       write_file("/sys/kernel/debug/fail_page_alloc/min-order", "0") &&
+	       !access(FAIL_NTH, R_OK | W_OK);
+}
+
+/* The thread's own, and open all the time: opening it allocates memory. */
+static int fail_nth_fd;
+
+/* Let the thread's @nth allocation from here on fail. */
+static void fail_nth(int nth)
+{
+	char val[16];
+	int len = snprintf(val, sizeof(val), "%d", nth);
+
+	TEST_ASSERT(pwrite(fail_nth_fd, val, len, 0) == len, "Can't write " FAIL_NTH);
+}
+
+/* Returns whether that has come to pass, and ends it. */
+static bool has_failed(void)
+{
+	char val[16] = {};
+
+	TEST_ASSERT(pread(fail_nth_fd, val, sizeof(val) - 1, 0) > 0, "Can't read " FAIL_NTH);
+	fail_nth(0);
+	return !atoi(val);
+}
+
+FIXTURE(gmem_enomem)
+{
+	struct gmem_conversion t;
+};
+
+/* Every second page is private: the tree has as many entries as it can have. */
+FIXTURE_SETUP(gmem_enomem)
+{
+	int i;
+
+	fail_nth_fd = open(FAIL_NTH, O_RDWR);
+	ASSERT_LE(0, fail_nth_fd);
+
+	gmem_conversion_init_filled(&self->t, FILE_SIZE);
+	for (i = 1; i < NR_PAGES; i += 2)
+		to_private(&self->t, i, 1);
+}
+
+FIXTURE_TEARDOWN(gmem_enomem)
+{
+	gmem_conversion_free(&self->t);
+	kvm_close(fail_nth_fd);
+}
+
+static void expect_page(struct gmem_conversion *t, u64 pgoff, bool private)
+{
+	if (private)
+		expect_private(t, pgoff, VAL(pgoff), VAL(pgoff));
+	else
+		expect_shared(t, pgoff, VAL(pgoff), VAL(pgoff));
+}
+
+/* Returns how many allocations have failed before the conversion succeeded. */
+static int convert_in_the_end(struct gmem_conversion *t, u64 pgoff, u64 nr, bool private)
+{
+	u64 attributes = private ? KVM_MEMORY_ATTRIBUTE_PRIVATE : 0, error_offset;
+	int nth, r, err, nr_failed = 0;
+	bool failed;
+
+	for (nth = 1; nth < MAX_ALLOCATIONS; nth++) {
+		fail_nth(nth);
+		r = __gmem_set_attributes(t->fd, pgoff * PAGE_SIZE, nr * PAGE_SIZE,
+					  attributes, &error_offset);
+		err = errno;
+		failed = has_failed();
+		if (!r)
+			return nr_failed;
+
+		TEST_ASSERT(failed && err == ENOMEM, "Expected ENOMEM, got %s (%s)",
+			    strerror(err), failed ? "injected" : "by itself");
+		TEST_ASSERT_EQ(error_offset, pgoff * PAGE_SIZE);
+		expect_page(t, pgoff, pgoff & 1);
+		expect_page(t, pgoff + nr - 1, (pgoff + nr - 1) & 1);
+		nr_failed++;
+	}
+
+	TEST_FAIL("No success with %d allocations", MAX_ALLOCATIONS);
+	return 0;
+}
+
+/* From single pages in the middle to nearly everything. */
+static int convert_all_sizes(struct gmem_conversion *t, bool private)
+{
+	int nr, i, nr_failed = 0;
+
+	for (nr = 2; nr <= NR_PAGES; nr *= 2) {
+		u64 pgoff = (NR_PAGES - nr) / 2;
+
+		nr_failed += convert_in_the_end(t, pgoff, nr, private);
+		expect_page(t, pgoff, private);
+		expect_page(t, pgoff + nr - 1, private);
+
+		/* Back to where it was. */
+		for (i = pgoff; i < pgoff + nr; i++) {
+			if (private && !(i & 1))
+				to_shared(t, i, 1);
+			else if (!private && (i & 1))
+				to_private(t, i, 1);
+		}
+	}
+
+	return nr_failed;
+}
+
+TEST_F_TIMEOUT(gmem_enomem, to_private, 120)
+{
+	EXPECT_LT(0, convert_all_sizes(&self->t, true));
+}
+
+TEST_F_TIMEOUT(gmem_enomem, to_shared, 120)
+{
+	EXPECT_LT(0, convert_all_sizes(&self->t, false));
+}
+
+/* What isn't there is not allocated, and the attributes need no memory then. */
+TEST_F_TIMEOUT(gmem_enomem, nothing_to_do, 120)
+{
+	u64 error_offset;
+
+	fail_nth(1);
+	EXPECT_EQ(0, __gmem_set_private(self->t.fd, PAGE_SIZE, PAGE_SIZE, &error_offset));
+	EXPECT_FALSE(has_failed());
+	EXPECT_EQ(GMEM_NO_ERROR_OFFSET, error_offset);
+}
+
+/* A leak would be kmemleak's to find. */
+TEST_F_TIMEOUT(gmem_enomem, creation, 120)
+{
+	int nth, fd, nr_failed = 0;
+
+	for (nth = 1; nth < MAX_ALLOCATIONS; nth++) {
+		fail_nth(nth);
+		fd = __vm_create_guest_memfd(self->t.vm, FILE_SIZE, GMEM_MMAP_SHARED);
+		if (!has_failed())
+			break;
+		nr_failed += fd < 0;
+		if (fd >= 0)
+			kvm_close(fd);
+	}
+
+	ASSERT_LE(0, fd);
+	kvm_close(fd);
+	EXPECT_LT(0, nr_failed);
+}
+
+int main(int argc, char **argv)
+{
+	TEST_REQUIRE(gmem_conversion_supported());
+	__TEST_REQUIRE(can_inject_faults(), "This kernel can't inject faults");
+
+	return test_harness_run(argc, argv);
+}
