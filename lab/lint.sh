@@ -112,14 +112,24 @@ checkpatch_has_its_helpers()
 	grep -q TYPO_SPELLING "$tmp/planted.log" && grep -q SPDX_LICENSE_TAG "$tmp/planted.log"
 }
 
+# codespell's, but for a word that is the kernel's.
+dictionary()
+{
+	local data
+
+	data=$(/usr/bin/python3 -c 'import codespell_lib; print(codespell_lib.__path__[0])')/data
+	grep -v '^iput->' "$data/dictionary.txt" >"$tmp/dictionary"
+	echo "$tmp/dictionary"
+}
+
 checkpatch()
 {
 	local ignore
 
 	ignore=$(sed -nE 's/^([A-Z_]+)\t.*/\1/p' "$LAB/checkpatch.ignore" | paste -sd,)
 	tgit format-patch -1 --stdout --no-signature "$1" >"$tmp/mail"
-	(cd "$TREE" && scripts/checkpatch.pl --strict --codespell --no-signoff --ignore "$ignore" --quiet \
-		--show-types "$tmp/mail")
+	(cd "$TREE" && scripts/checkpatch.pl --strict --codespell --codespellfile "$(dictionary)" --no-signoff \
+		--ignore "$ignore" --quiet --show-types "$tmp/mail")
 }
 
 # Sparse and W=1 of each .c file that the series touches (other architectures than

@@ -31,8 +31,8 @@
 
 #ifdef kvm_arch_has_private_mem
 bool __ro_after_init gmem_in_place_conversion = !IS_ENABLED(CONFIG_KVM_VM_MEMORY_ATTRIBUTES);
-module_param(gmem_in_place_conversion, bool, 0444);
 EXPORT_SYMBOL_FOR_KVM_INTERNAL(gmem_in_place_conversion);
+module_param(gmem_in_place_conversion, bool, 0444);
 #endif
 
 static u64 kvm_gmem_initial_attributes(struct inode *inode)
@@ -47,11 +47,10 @@ static u64 kvm_gmem_initial_attributes(struct inode *inode)
  */
 int kvm_gmem_init_attributes(struct inode *inode)
 {
-	struct maple_tree *mt = &GMEM_I(inode)->attributes;
-	MA_STATE(mas, mt, 0, (inode->i_size >> PAGE_SHIFT) - 1);
+	MA_STATE(mas, &GMEM_I(inode)->attributes, 0, (inode->i_size >> PAGE_SHIFT) - 1);
 	int r;
 
-	mt_set_external_lock(mt, &inode->i_mapping->invalidate_lock);
+	mt_set_external_lock(&GMEM_I(inode)->attributes, &inode->i_mapping->invalidate_lock);
 
 	filemap_invalidate_lock(inode->i_mapping);
 	r = mas_store_gfp(&mas, xa_mk_value(kvm_gmem_initial_attributes(inode)),
@@ -198,8 +197,8 @@ static int kvm_gmem_check_references(struct address_space *mapping, pgoff_t star
 static int kvm_gmem_revoke_host_access(struct inode *inode, pgoff_t start,
 				       pgoff_t end, pgoff_t *err_index)
 {
-	enum lru_cache_drained drained = LRU_CACHE_NOT_DRAINED;
 	MA_STATE(mas, &GMEM_I(inode)->attributes, start, start);
+	enum lru_cache_drained drained = LRU_CACHE_NOT_DRAINED;
 	void *entry;
 	int r;
 
@@ -258,8 +257,8 @@ static void kvm_gmem_grant_host_access(struct kvm *kvm, struct inode *inode,
 static int kvm_gmem_convert(struct kvm *kvm, struct inode *inode, pgoff_t start,
 			    pgoff_t end, u64 attrs, pgoff_t *err_index)
 {
-	const bool to_private = attrs & KVM_MEMORY_ATTRIBUTE_PRIVATE;
 	MA_STATE(mas, &GMEM_I(inode)->attributes, start, end - 1);
+	const bool to_private = attrs & KVM_MEMORY_ATTRIBUTE_PRIVATE;
 	void *entry = xa_mk_value(attrs);
 	int r = 0;
 
@@ -336,13 +335,14 @@ static bool kvm_gmem_attributes_are_valid(struct kvm *kvm, struct inode *inode,
  * What both versions of the structure have is at the same place, so that the
  * second one can serve VMs, too, if that is ever wanted.
  */
-#define KVM_ASSERT_SAME_PLACE(field)					\
-	static_assert(offsetof(struct kvm_memory_attributes, field) ==	\
-		      offsetof(struct kvm_memory_attributes2, field))
-KVM_ASSERT_SAME_PLACE(address);
-KVM_ASSERT_SAME_PLACE(size);
-KVM_ASSERT_SAME_PLACE(attributes);
-KVM_ASSERT_SAME_PLACE(flags);
+static_assert(offsetof(struct kvm_memory_attributes, address) ==
+	      offsetof(struct kvm_memory_attributes2, address));
+static_assert(offsetof(struct kvm_memory_attributes, size) ==
+	      offsetof(struct kvm_memory_attributes2, size));
+static_assert(offsetof(struct kvm_memory_attributes, attributes) ==
+	      offsetof(struct kvm_memory_attributes2, attributes));
+static_assert(offsetof(struct kvm_memory_attributes, flags) ==
+	      offsetof(struct kvm_memory_attributes2, flags));
 
 /* KVM_SET_MEMORY_ATTRIBUTES2 on a file of @inode that belongs to @kvm. */
 long kvm_gmem_ioctl_set_attributes(struct kvm *kvm, struct inode *inode,

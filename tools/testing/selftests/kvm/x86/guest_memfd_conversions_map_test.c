@@ -36,11 +36,10 @@ FIXTURE_TEARDOWN(gmem_map)
 	gmem_conversion_free(&self->t);
 }
 
-static struct gmem_conversion *start_filled(FIXTURE_DATA(gmem_map) *self,
-					    u64 nr_pages)
+static struct gmem_conversion *start_filled(struct gmem_conversion *t, u64 nr_pages)
 {
-	gmem_conversion_init_filled(&self->t, nr_pages * PAGE_SIZE);
-	return &self->t;
+	gmem_conversion_init_filled(t, nr_pages * PAGE_SIZE);
+	return t;
 }
 
 static void host_accesses(struct gmem_conversion *t, u64 pgoff, u64 nr_pages)
@@ -75,7 +74,7 @@ static void expect_guest_mapping(struct gmem_conversion *t, u64 pgoff, u8 val, b
 
 TEST_MAP(unmaps_its_range_from_host)
 {
-	struct gmem_conversion *t = start_filled(self, NR_PAGES);
+	struct gmem_conversion *t = start_filled(&self->t, NR_PAGES);
 	u64 i;
 
 	if (!host_has_pagemap())
@@ -95,7 +94,7 @@ TEST_MAP(unmaps_its_range_from_host)
 
 TEST_MAP(unmaps_its_range_from_guest)
 {
-	struct gmem_conversion *t = start_filled(self, NR_PAGES);
+	struct gmem_conversion *t = start_filled(&self->t, NR_PAGES);
 	u64 i;
 
 	expect_pages(t, 0);
@@ -110,7 +109,7 @@ TEST_MAP(unmaps_its_range_from_guest)
 
 TEST_MAP(repetition_unmaps_nothing)
 {
-	struct gmem_conversion *t = start_filled(self, NR_PAGES);
+	struct gmem_conversion *t = start_filled(&self->t, NR_PAGES);
 	u64 i;
 
 	if (!host_has_pagemap())
@@ -148,7 +147,7 @@ static void odd_pages_to_private(struct gmem_conversion *t)
 
 TEST_MAP(alternating_pages)
 {
-	struct gmem_conversion *t = start_filled(self, NR_MANY);
+	struct gmem_conversion *t = start_filled(&self->t, NR_MANY);
 	u64 i;
 
 	odd_pages_to_private(t);
@@ -159,7 +158,7 @@ TEST_MAP(alternating_pages)
 
 TEST_MAP(bulk_over_alternating_pages)
 {
-	struct gmem_conversion *t = start_filled(self, NR_MANY);
+	struct gmem_conversion *t = start_filled(&self->t, NR_MANY);
 	u64 i;
 
 	odd_pages_to_private(t);
@@ -220,17 +219,17 @@ static void convert_across_slots(struct gmem_conversion *t, u64 swap)
 
 TEST_MAP(two_slots)
 {
-	convert_across_slots(start_filled(self, NR_PAGES), 0);
+	convert_across_slots(start_filled(&self->t, NR_PAGES), 0);
 }
 
 TEST_MAP(two_slots_swapped)
 {
-	convert_across_slots(start_filled(self, NR_PAGES), 2);
+	convert_across_slots(start_filled(&self->t, NR_PAGES), 2);
 }
 
 TEST_MAP(two_vms)
 {
-	struct gmem_conversion *t = start_filled(self, NR_PAGES), other;
+	struct gmem_conversion *t = start_filled(&self->t, NR_PAGES), other;
 	u64 i;
 
 	gmem_conversion_init_filled(&other, t->size);
@@ -251,7 +250,7 @@ TEST_MAP(two_vms)
 
 TEST_MAP(unbound_file)
 {
-	struct gmem_conversion *t = start_filled(self, 2);
+	struct gmem_conversion *t = start_filled(&self->t, 2);
 
 	unbind(t);
 	to_private(t, 0, 2);
@@ -284,7 +283,7 @@ TEST_MAP(file_without_mmap)
 
 TEST_MAP(vm_is_gone)
 {
-	struct gmem_conversion *t = start_filled(self, 1), other;
+	struct gmem_conversion *t = start_filled(&self->t, 1), other;
 
 	gmem_conversion_init_filled(&other, t->size);
 	kvm_vm_free(other.vm);
@@ -309,7 +308,7 @@ static void move_mapping(void *from, size_t size, void *to)
 
 TEST_MAP(partly_unmapped)
 {
-	struct gmem_conversion *t = start_filled(self, NR_PAGES);
+	struct gmem_conversion *t = start_filled(&self->t, NR_PAGES);
 	u8 *upper = t->mem + 2 * PAGE_SIZE;
 	void *mem;
 
@@ -329,7 +328,7 @@ TEST_MAP(partly_unmapped)
 /* The slot's userspace_addr isn't where the memory is any more. */
 TEST_MAP(moved)
 {
-	struct gmem_conversion *t = start_filled(self, NR_PAGES);
+	struct gmem_conversion *t = start_filled(&self->t, NR_PAGES);
 	u8 *mem = reserve(t->size);
 
 	move_mapping(t->mem, t->size, mem);
@@ -346,7 +345,7 @@ TEST_MAP(moved)
 /* A second mapping, of which the upper half is moved away. */
 TEST_MAP(half_moved)
 {
-	struct gmem_conversion *t = start_filled(self, NR_PAGES), low = *t, high = *t;
+	struct gmem_conversion *t = start_filled(&self->t, NR_PAGES), low = *t, high = *t;
 	size_t half = t->size / 2;
 	u8 *mem = reserve(half);
 
@@ -373,7 +372,7 @@ TEST_MAP(half_moved)
 /* A second mapping of half of the file, extended to all of it. */
 TEST_MAP(grown)
 {
-	struct gmem_conversion *t = start_filled(self, NR_PAGES), view = *t;
+	struct gmem_conversion *t = start_filled(&self->t, NR_PAGES), view = *t;
 	u8 *mem = kvm_mmap(t->size / 2, RW, MAP_SHARED, t->fd);
 	u64 i;
 
@@ -413,7 +412,7 @@ static void pre_fault(struct gmem_conversion *t, u64 pgoff, u64 nr_pages)
 
 TEST_MAP(pre_fault_follows_attributes)
 {
-	struct gmem_conversion *t = start_filled(self, NR_PAGES);
+	struct gmem_conversion *t = start_filled(&self->t, NR_PAGES);
 	u64 i;
 
 	if (!kvm_has_cap(KVM_CAP_PRE_FAULT_MEMORY))

@@ -41,18 +41,17 @@ FIXTURE_TEARDOWN(gmem_convert)
 	gmem_conversion_free(&self->t);
 }
 
-static struct gmem_conversion *start(FIXTURE_DATA(gmem_convert) *self,
-				     u64 nr_pages, u64 gmem_flags)
+static struct gmem_conversion *start(struct gmem_conversion *t, u64 nr_pages,
+				     u64 gmem_flags)
 {
-	gmem_conversion_init(&self->t, nr_pages * PAGE_SIZE, gmem_flags, NULL);
-	return &self->t;
+	gmem_conversion_init(t, nr_pages * PAGE_SIZE, gmem_flags, NULL);
+	return t;
 }
 
-static struct gmem_conversion *start_filled(FIXTURE_DATA(gmem_convert) *self,
-					    u64 nr_pages)
+static struct gmem_conversion *start_filled(struct gmem_conversion *t, u64 nr_pages)
 {
-	gmem_conversion_init_filled(&self->t, nr_pages * PAGE_SIZE);
-	return &self->t;
+	gmem_conversion_init_filled(t, nr_pages * PAGE_SIZE);
+	return t;
 }
 
 static void punch(struct gmem_conversion *t, u64 pgoff, u64 nr_pages)
@@ -70,7 +69,7 @@ static u64 nr_allocated(struct gmem_conversion *t)
 
 TEST_GMEM(init_private)
 {
-	struct gmem_conversion *t = start(self, 1, GMEM_MMAP_PRIVATE);
+	struct gmem_conversion *t = start(&self->t, 1, GMEM_MMAP_PRIVATE);
 
 	expect_private(t, 0, 0, 'a');
 	to_shared(t, 0, 1);
@@ -81,7 +80,7 @@ TEST_GMEM(init_private)
 
 TEST_GMEM(init_shared)
 {
-	struct gmem_conversion *t = start(self, 1, GMEM_MMAP_SHARED);
+	struct gmem_conversion *t = start(&self->t, 1, GMEM_MMAP_SHARED);
 
 	expect_shared(t, 0, 0, 'a');
 	to_private(t, 0, 1);
@@ -92,7 +91,7 @@ TEST_GMEM(init_shared)
 
 TEST_GMEM(indexing)
 {
-	struct gmem_conversion *t = start_filled(self, NR_PAGES);
+	struct gmem_conversion *t = start_filled(&self->t, NR_PAGES);
 	u64 i;
 
 	for (i = 0; i < NR_PAGES; i++) {
@@ -105,7 +104,7 @@ TEST_GMEM(indexing)
 
 TEST_GMEM(before_allocation_shared)
 {
-	struct gmem_conversion *t = start(self, 1, GMEM_MMAP_SHARED);
+	struct gmem_conversion *t = start(&self->t, 1, GMEM_MMAP_SHARED);
 
 	to_private(t, 0, 1);
 	EXPECT_EQ(0, nr_allocated(t));
@@ -116,7 +115,7 @@ TEST_GMEM(before_allocation_shared)
 
 TEST_GMEM(before_allocation_private)
 {
-	struct gmem_conversion *t = start(self, 1, GMEM_MMAP_PRIVATE);
+	struct gmem_conversion *t = start(&self->t, 1, GMEM_MMAP_PRIVATE);
 
 	to_shared(t, 0, 1);
 	EXPECT_EQ(0, nr_allocated(t));
@@ -152,7 +151,7 @@ static void convert_with_holes(struct gmem_conversion *t, u64 nr_pages,
 TEST_GMEM(unallocated_folios)
 {
 	const u64 nr_pages = 8;
-	struct gmem_conversion *t = start(self, nr_pages, GMEM_MMAP_SHARED);
+	struct gmem_conversion *t = start(&self->t, nr_pages, GMEM_MMAP_SHARED);
 	u64 i;
 
 	for (i = 0; i < nr_pages; i++) {
@@ -163,7 +162,7 @@ TEST_GMEM(unallocated_folios)
 
 TEST_GMEM(truncate)
 {
-	struct gmem_conversion *t = start(self, 1, GMEM_MMAP_SHARED);
+	struct gmem_conversion *t = start(&self->t, 1, GMEM_MMAP_SHARED);
 
 	expect_shared(t, 0, 0, 'a');
 	punch(t, 0, 1);
@@ -179,7 +178,7 @@ TEST_GMEM(truncate)
 
 TEST_GMEM(punch_across_states)
 {
-	struct gmem_conversion *t = start_filled(self, NR_PAGES);
+	struct gmem_conversion *t = start_filled(&self->t, NR_PAGES);
 
 	to_private(t, 1, 2);
 	punch(t, 0, 2);
@@ -278,7 +277,7 @@ static void child_end(struct child *child)
 
 TEST_GMEM(forked_accesses)
 {
-	struct gmem_conversion *t = start(self, 1, GMEM_MMAP_SHARED);
+	struct gmem_conversion *t = start(&self->t, 1, GMEM_MMAP_SHARED);
 	struct child child = child_start(t);
 
 	child_access(&child, 0, 0, 'a');
@@ -296,7 +295,7 @@ TEST_GMEM(forked_accesses)
 
 TEST_GMEM(forked_while_private)
 {
-	struct gmem_conversion *t = start_filled(self, 1);
+	struct gmem_conversion *t = start_filled(&self->t, 1);
 	struct child child;
 
 	to_private(t, 0, 1);
@@ -313,7 +312,7 @@ TEST_GMEM(forked_while_private)
 
 TEST_GMEM(mapped_by_child_only)
 {
-	struct gmem_conversion *t = start_filled(self, 1);
+	struct gmem_conversion *t = start_filled(&self->t, 1);
 	struct child child = child_start(t);
 
 	child_access(&child, 0, VAL(0), 'a');
@@ -370,7 +369,7 @@ static void convert_around_pin(struct gmem_conversion *t, u64 pinned)
 
 TEST_GMEM(elevated_refcount)
 {
-	struct gmem_conversion *t = start_filled(self, NR_PAGES);
+	struct gmem_conversion *t = start_filled(&self->t, NR_PAGES);
 	u64 i;
 
 	if (!host_can_pin())
@@ -382,7 +381,7 @@ TEST_GMEM(elevated_refcount)
 
 TEST_GMEM(first_of_many_pins)
 {
-	struct gmem_conversion *t = start_filled(self, NR_PAGES);
+	struct gmem_conversion *t = start_filled(&self->t, NR_PAGES);
 	int pin, another;
 
 	if (!host_can_pin())
