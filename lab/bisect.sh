@@ -2,6 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # make bisect: each commit of the series builds and boots, in each configuration.
 #
+#	lab/bisect.sh [RANGE [VARIANT...]]
+#
+# RANGE is one of build/tree, e.g. gmem~3..gmem; all of the series by default.
+#
 # A commit passes in a configuration when its kernel builds and a quick test passes
 # in the VM without a splat.  What passed once is remembered by the git tree of the
 # commit and the fragments, also in the cache directory: a second run is free.
@@ -11,6 +15,10 @@ set -euo pipefail
 # One that asks for nothing that a commit of the series brings.
 SMOKE_TEST=kvm:private_mem_conversions_test
 work=$BUILD/bisect
+range=${1:-$BASE_REF..gmem}
+shift || :
+variants=("$@")
+[ $# -gt 0 ] || variants=(normal nohugetlb kvm-m coco)
 status=0
 mkdir -p "$work" "$CACHE/bisect"
 
@@ -38,9 +46,9 @@ build_and_boot()
 }
 
 [ -d "$BUILD/selftests/install" ] || "$LAB/selftests.sh"
-for commit in $(tgit rev-list --reverse "$BASE_REF..gmem"); do
+for commit in $(tgit rev-list --reverse "$range"); do
 	what=$(tgit log -1 --format=%s "$commit")
-	for variant in normal nohugetlb kvm-m coco; do
+	for variant in "${variants[@]}"; do
 		passed=$CACHE/bisect/$(key "$commit" "$variant")
 		if [ -f "$passed" ]; then
 			echo "ok - bisect: $what: $variant (before)"

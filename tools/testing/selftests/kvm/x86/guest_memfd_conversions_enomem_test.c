@@ -30,12 +30,19 @@ static bool write_file(const char *path, const char *val)
 	return ok;
 }
 
-/* By default, only allocations that can't wait fail. */
+#define DEBUGFS		"/sys/kernel/debug/"
+
+/*
+ * By default, only allocations that can't wait fail, and each failure leaves a
+ * stack trace on the console.
+ */
 static bool can_inject_faults(void)
 {
-	return write_file("/sys/kernel/debug/failslab/ignore-gfp-wait", "N") &&
-	       write_file("/sys/kernel/debug/fail_page_alloc/ignore-gfp-wait", "N") &&
-	       write_file("/sys/kernel/debug/fail_page_alloc/min-order", "0") &&
+	return write_file(DEBUGFS "failslab/ignore-gfp-wait", "N") &&
+	       write_file(DEBUGFS "failslab/verbose", "0") &&
+	       write_file(DEBUGFS "fail_page_alloc/ignore-gfp-wait", "N") &&
+	       write_file(DEBUGFS "fail_page_alloc/min-order", "0") &&
+	       write_file(DEBUGFS "fail_page_alloc/verbose", "0") &&
 	       !access(FAIL_NTH, R_OK | W_OK);
 }
 
@@ -61,22 +68,31 @@ static bool has_failed(void)
 	return !atoi(val);
 }
 
+/* Every second page is private: the tree has as many entries as it can have. */
+static void restore(struct gmem_conversion *t, u64 pgoff, u64 nr)
+{
+	u64 i;
+
+	for (i = pgoff; i < pgoff + nr; i++) {
+		if (i & 1)
+			to_private(t, i, 1);
+		else
+			to_shared(t, i, 1);
+	}
+}
+
 FIXTURE(gmem_enomem)
 {
 	struct gmem_conversion t;
 };
 
-/* Every second page is private: the tree has as many entries as it can have. */
 FIXTURE_SETUP(gmem_enomem)
 {
-	int i;
-
 	fail_nth_fd = open(FAIL_NTH, O_RDWR);
 	ASSERT_LE(0, fail_nth_fd);
 
 	gmem_conversion_init_filled(&self->t, FILE_SIZE);
-	for (i = 1; i < NR_PAGES; i += 2)
-		to_private(&self->t, i, 1);
+	restore(&self->t, 0, NR_PAGES);
 }
 
 FIXTURE_TEARDOWN(gmem_enomem)
@@ -93,7 +109,10 @@ static void expect_page(struct gmem_conversion *t, u64 pgoff, bool private)
 		expect_shared(t, pgoff, VAL(pgoff), VAL(pgoff));
 }
 
-/* Returns how many allocations have failed before the conversion succeeded. */
+/*
+ * Returns how many allocations have failed, with ENOMEM, before none was left to
+ * fail.  Some that fail are made in another way.
+ */
 static int convert_in_the_end(struct gmem_conversion *t, u64 pgoff, u64 nr, bool private)
 {
 	u64 attributes = private ? KVM_MEMORY_ATTRIBUTE_PRIVATE : 0, error_offset;
@@ -106,8 +125,12 @@ static int convert_in_the_end(struct gmem_conversion *t, u64 pgoff, u64 nr, bool
 					  attributes, &error_offset);
 		err = errno;
 		failed = has_failed();
-		if (!r)
+		if (!r && !failed)
 			return nr_failed;
+		if (!r) {
+			restore(t, pgoff, nr);
+			continue;
+		}
 
 		TEST_ASSERT(failed && err == ENOMEM, "Expected ENOMEM, got %s (%s)",
 			    strerror(err), failed ? "injected" : "by itself");
@@ -124,7 +147,7 @@ static int convert_in_the_end(struct gmem_conversion *t, u64 pgoff, u64 nr, bool
 /* From single pages in the middle to nearly everything. */
 static int convert_all_sizes(struct gmem_conversion *t, bool private)
 {
-	int nr, i, nr_failed = 0;
+	int nr, nr_failed = 0;
 
 	for (nr = 2; nr <= NR_PAGES; nr *= 2) {
 		u64 pgoff = (NR_PAGES - nr) / 2;
@@ -133,13 +156,7 @@ static int convert_all_sizes(struct gmem_conversion *t, bool private)
 		expect_page(t, pgoff, private);
 		expect_page(t, pgoff + nr - 1, private);
 
-		/* Back to where it was. */
-		for (i = pgoff; i < pgoff + nr; i++) {
-			if (private && !(i & 1))
-				to_shared(t, i, 1);
-			else if (!private && (i & 1))
-				to_private(t, i, 1);
-		}
+		restore(t, pgoff, nr);
 	}
 
 	return nr_failed;

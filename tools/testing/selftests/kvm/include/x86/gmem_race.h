@@ -19,7 +19,7 @@
 
 /* In seconds: a race, one that wants many rounds, something that can't last. */
 #define RACE		8
-#define LONG_RACE	90
+#define LONG_RACE	60
 #define PATIENCE	30
 
 /* The state of a page; the bits above count how often it has changed. */
