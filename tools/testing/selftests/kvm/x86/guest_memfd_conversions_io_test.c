@@ -20,34 +20,11 @@
 #define ALL_PAGES	(BIT_ULL(NR_PAGES) - 1)
 #define OFFSET(pgoff)	((u64)(pgoff) * PAGE_SIZE)
 
-/* In seconds: how long to race, and to wait for what is bound to happen. */
+/* In seconds: how long to race. */
 #define RACE		8
-#define PATIENCE	20
 #define TEST_IO(name)	TEST_F_TIMEOUT(gmem_io, name, 180)
 
 #define EXPECT_ERRNO(err, call)	EXPECT_EQ((err), (call) == -1 ? errno : 0)
-
-/*
- * Make all pages private as soon as pages [@first, @first + @nr), which somebody
- * lets go of, allow it.  Returns how often they didn't.
- */
-static u64 wait_for_conversion(struct gmem_conversion *t, u64 first, u64 nr)
-{
-	struct timespec start;
-	u64 busy, nr_refused;
-
-	clock_gettime(CLOCK_MONOTONIC, &start);
-	for (nr_refused = 0; __gmem_set_private(t->fd, 0, t->size, &busy); nr_refused++) {
-		TEST_ASSERT(errno == EAGAIN && busy % PAGE_SIZE == 0 &&
-			    busy - OFFSET(first) < OFFSET(nr),
-			    "Expected EAGAIN, if anything, for pages [%lu, +%lu), got %s for 0x%lx",
-			    first, nr, strerror(errno), busy);
-		TEST_ASSERT(timespec_elapsed(start).tv_sec < PATIENCE,
-			    "Expected the page at 0x%lx to be free by now", busy);
-		usleep(10);
-	}
-	return nr_refused;
-}
 
 FIXTURE(gmem_io)
 {
@@ -174,7 +151,7 @@ static void wait_for_reader(struct disk_reader *reader)
 
 	clock_gettime(CLOCK_MONOTONIC, &start);
 	while (READ_ONCE(reader->nr_tries) < nr) {
-		TEST_ASSERT(timespec_elapsed(start).tv_sec < PATIENCE,
+		TEST_ASSERT(timespec_elapsed(start).tv_sec < GMEM_PATIENCE,
 			    "Expected the reader to go on");
 		usleep(10);
 	}

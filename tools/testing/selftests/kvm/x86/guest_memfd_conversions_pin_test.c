@@ -25,8 +25,6 @@
 #define ALL_PAGES	(BIT_ULL(NR_PAGES) - 1)
 #define OFFSET(pgoff)	((u64)(pgoff) * PAGE_SIZE)
 
-/* In seconds: how long to wait for what is bound to happen. */
-#define PATIENCE	20
 #define TEST_PIN(name)		TEST_F_TIMEOUT(gmem_pin, name, 180)
 #define TEST_REFERENCE(name)	TEST_F_TIMEOUT(gmem_reference, name, 180)
 
@@ -72,28 +70,6 @@ static void expect_busy_pages(struct gmem_conversion *t, u64 first, u64 nr)
 		else
 			expect_conversion(t, pgoff, 1);
 	}
-}
-
-/*
- * Make all pages private as soon as pages [@first, @first + @nr), which somebody
- * lets go of, allow it.  Returns how often they didn't.
- */
-static u64 wait_for_conversion(struct gmem_conversion *t, u64 first, u64 nr)
-{
-	struct timespec start;
-	u64 busy, nr_refused;
-
-	clock_gettime(CLOCK_MONOTONIC, &start);
-	for (nr_refused = 0; __gmem_set_private(t->fd, 0, t->size, &busy); nr_refused++) {
-		TEST_ASSERT(errno == EAGAIN && busy % PAGE_SIZE == 0 &&
-			    busy - OFFSET(first) < OFFSET(nr),
-			    "Expected EAGAIN, if anything, for pages [%lu, +%lu), got %s for 0x%lx",
-			    first, nr, strerror(errno), busy);
-		TEST_ASSERT(timespec_elapsed(start).tv_sec < PATIENCE,
-			    "Expected the page at 0x%lx to be free by now", busy);
-		usleep(10);
-	}
-	return nr_refused;
 }
 
 /* Somebody who keeps memory pinned; the rings are io_uring's. */

@@ -142,6 +142,31 @@ static inline void to_shared(struct gmem_conversion *t, u64 pgoff, u64 nr_pages)
 	gmem_set_shared(t->fd, pgoff * PAGE_SIZE, nr_pages * PAGE_SIZE);
 }
 
+/* In seconds: what is bound to happen has happened by then. */
+#define GMEM_PATIENCE	20
+
+/*
+ * Make all pages private as soon as pages [@first, @first + @nr), which somebody
+ * lets go of, allow it.  Returns how often they didn't.
+ */
+static inline u64 wait_for_conversion(struct gmem_conversion *t, u64 first, u64 nr)
+{
+	struct timespec start;
+	u64 busy, nr_refused;
+
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	for (nr_refused = 0; __gmem_set_private(t->fd, 0, t->size, &busy); nr_refused++) {
+		TEST_ASSERT(errno == EAGAIN && busy % PAGE_SIZE == 0 &&
+			    busy - first * PAGE_SIZE < nr * PAGE_SIZE,
+			    "Expected EAGAIN, if anything, for pages [%lu, +%lu), got %s for 0x%lx",
+			    first, nr, strerror(errno), busy);
+		TEST_ASSERT(timespec_elapsed(start).tv_sec < GMEM_PATIENCE,
+			    "Expected the page at 0x%lx to be free by now", busy);
+		usleep(10);
+	}
+	return nr_refused;
+}
+
 /* Run the guest until it is done with what it has been told. */
 static inline void guest_run(struct kvm_vcpu *vcpu)
 {
