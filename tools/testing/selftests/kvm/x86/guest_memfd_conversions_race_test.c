@@ -156,6 +156,41 @@ TEST_RACE(host_never_sees_a_secret)
 	EXPECT_EQ(h.nr_writes, host_page(race, 0)[1]);
 }
 
+/* Have a fault on its way at any time. */
+static void *fault_page(void *data)
+{
+	struct race *race = data;
+	u64 val;
+
+	while (!READ_ONCE(race->stop)) {
+		kvm_madvise(race->t.mem, PAGE_SIZE, MADV_DONTNEED);
+		try_read(host_page(race, 0), &val);
+	}
+	return NULL;
+}
+
+TEST_RACE(host_faults_dont_stay)
+{
+	struct race *race = &self->race;
+	pthread_t thread;
+	u64 nr = 0;
+
+	if (!host_has_pagemap())
+		SKIP(return, "No " PAGEMAP_PATH);
+
+	kvm_pthread_create(&thread, NULL, fault_page, race);
+	for (nr = 0; goes_on(race, nr, NR_CONVERSIONS / 2, RACE); nr++) {
+		convert(race, 0, 1, true);
+		TEST_ASSERT(!host_has_mapped(&race->t, 0),
+			    "Expected a private page not to be mapped, in round %lu", nr);
+		convert(race, 0, 1, false);
+	}
+	WRITE_ONCE(race->stop, true);
+	kvm_pthread_join(thread, NULL);
+	TH_LOG("%lu rounds, refused %lu times", nr, race->nr_refused);
+	EXPECT_LT(0, nr);
+}
+
 /* A thread, or a process, that has a word of its own in each page. */
 struct visitor {
 	struct race *race;
