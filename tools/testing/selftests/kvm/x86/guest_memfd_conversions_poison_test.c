@@ -19,21 +19,24 @@
 /* Each takes a page from the system for good. */
 #define NR_ERRORS	200
 
+struct poison {
+	struct gmem_conversion t;
+	bool stop;
+};
+
 FIXTURE(gmem_poison)
 {
-	struct gmem_conversion t;
-	pthread_t threads[2];
-	bool stop;
+	struct poison p;
 };
 
 FIXTURE_SETUP(gmem_poison)
 {
-	gmem_conversion_init_filled(&self->t, NR_PAGES * PAGE_SIZE);
+	gmem_conversion_init_filled(&self->p.t, NR_PAGES * PAGE_SIZE);
 }
 
 FIXTURE_TEARDOWN(gmem_poison)
 {
-	gmem_conversion_free(&self->t);
+	gmem_conversion_free(&self->p.t);
 }
 
 static void ignore_sigbus(int signum)
@@ -64,7 +67,7 @@ static void give_up(struct gmem_conversion *t, u64 pgoff)
 
 TEST_F_TIMEOUT(gmem_poison, one_page, TIMEOUT_SECONDS)
 {
-	struct gmem_conversion *t = &self->t;
+	struct gmem_conversion *t = &self->p.t;
 	u64 error_offset;
 
 	if (!inject_error(t, 1))
@@ -91,32 +94,33 @@ TEST_F_TIMEOUT(gmem_poison, one_page, TIMEOUT_SECONDS)
 /* Hold the invalidate lock for reading, and wait for the locks of folios. */
 static void *allocate(void *data)
 {
-	FIXTURE_DATA(gmem_poison) *self = data;
+	struct poison *p = data;
 
-	while (!READ_ONCE(self->stop))
-		kvm_fallocate(self->t.fd, FALLOC_FL_KEEP_SIZE, 0, self->t.size);
+	while (!READ_ONCE(p->stop))
+		kvm_fallocate(p->t.fd, FALLOC_FL_KEEP_SIZE, 0, p->t.size);
 	return NULL;
 }
 
 /* Take it for writing. */
 static void *convert(void *data)
 {
-	FIXTURE_DATA(gmem_poison) *self = data;
+	struct poison *p = data;
 
-	while (!READ_ONCE(self->stop)) {
-		gmem_set_private(self->t.fd, 0, PAGE_SIZE);
-		gmem_set_shared(self->t.fd, 0, PAGE_SIZE);
+	while (!READ_ONCE(p->stop)) {
+		gmem_set_private(p->t.fd, 0, PAGE_SIZE);
+		gmem_set_shared(p->t.fd, 0, PAGE_SIZE);
 	}
 	return NULL;
 }
 
 TEST_F_TIMEOUT(gmem_poison, while_others_go_on, TIMEOUT_SECONDS)
 {
-	struct gmem_conversion *t = &self->t;
+	struct gmem_conversion *t = &self->p.t;
+	pthread_t allocator, converter;
 	int i;
 
-	kvm_pthread_create(&self->threads[0], NULL, allocate, self);
-	kvm_pthread_create(&self->threads[1], NULL, convert, self);
+	kvm_pthread_create(&allocator, NULL, allocate, &self->p);
+	kvm_pthread_create(&converter, NULL, convert, &self->p);
 
 	for (i = 0; i < NR_ERRORS; i++) {
 		u64 pgoff = 1 + i % (NR_PAGES - 1);
@@ -128,9 +132,9 @@ TEST_F_TIMEOUT(gmem_poison, while_others_go_on, TIMEOUT_SECONDS)
 		EXPECT_EQ(0, READ_ONCE(t->mem[pgoff * PAGE_SIZE]));
 	}
 
-	WRITE_ONCE(self->stop, true);
-	kvm_pthread_join(self->threads[0], NULL);
-	kvm_pthread_join(self->threads[1], NULL);
+	WRITE_ONCE(self->p.stop, true);
+	kvm_pthread_join(allocator, NULL);
+	kvm_pthread_join(converter, NULL);
 
 	if (!i)
 		SKIP(return, "No MADV_HWPOISON");
