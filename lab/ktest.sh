@@ -47,6 +47,8 @@ run_all()
 {
 	local mode status=0 pids=()
 
+	# What runs in the background doesn't see Ctrl-C; the VMs end with a TERM.
+	trap 'trap - TERM; kill 0' INT TERM
 	for mode in "${!kernel_args[@]}"; do
 		run "$mode" &
 		pids+=($!)

@@ -151,6 +151,7 @@ static int kvm_gmem_prealloc_attributes(struct ma_state *mas, void *entry)
 static bool kvm_gmem_folio_is_in_use(struct folio *folio,
 				     enum lru_cache_drained *drained)
 {
+	/* What is certain first: draining the LRU caches is expensive. */
 	if (folio_maybe_dma_pinned(folio) || folio_mapped(folio))
 		return true;
 
@@ -281,9 +282,9 @@ static int kvm_gmem_convert(struct kvm *kvm, struct inode *inode, pgoff_t start,
 	}
 
 	/*
-	 * The point of no return.  Zap only what is not what it is going to be:
-	 * parts of the range may have been converted before, and for some types
-	 * of VMs the contents of private memory don't survive a zap.
+	 * The point of no return.  Zap only what changes: parts of the range may
+	 * have been converted before, and for some types of VMs the contents of
+	 * private memory don't survive a zap.
 	 */
 	kvm_gmem_invalidate_start(inode, start, end,
 				  to_private ? KVM_FILTER_SHARED : KVM_FILTER_PRIVATE);

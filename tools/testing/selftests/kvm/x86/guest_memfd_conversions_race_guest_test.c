@@ -7,26 +7,8 @@
 #include <linux/falloc.h>
 
 #include "gmem_race.h"
-#include "kselftest_harness.h"
 
 #define PUNCH		(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)
-
-#define TEST_RACE(name)	TEST_F_TIMEOUT(gmem_race, name, 2 * LONG_RACE + PATIENCE)
-
-FIXTURE(gmem_race)
-{
-	struct race race;
-};
-
-FIXTURE_SETUP(gmem_race)
-{
-	race_init(&self->race);
-}
-
-FIXTURE_TEARDOWN(gmem_race)
-{
-	gmem_conversion_free(&self->race.t);
-}
 
 static void guest_visit_page(u64 pgoff, u64 pass)
 {

@@ -7,29 +7,11 @@
 #include <sys/wait.h>
 
 #include "gmem_race.h"
-#include "kselftest_harness.h"
 
 #define NR_CONVERSIONS	10000
 
-#define TEST_RACE(name)	TEST_F_TIMEOUT(gmem_race, name, 2 * LONG_RACE + PATIENCE)
-
 /* Marks what only the guest may see. */
 #define SECRET		BIT_ULL(63)
-
-FIXTURE(gmem_race)
-{
-	struct race race;
-};
-
-FIXTURE_SETUP(gmem_race)
-{
-	race_init(&self->race);
-}
-
-FIXTURE_TEARDOWN(gmem_race)
-{
-	gmem_conversion_free(&self->race.t);
-}
 
 /* The words of the page that host and guest fight for. */
 struct target {

@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "gmem_conversion.h"
+#include "kselftest_harness.h"
 
 #define NR_PAGES	64
 #define OFFSET(pgoff)	((u64)(pgoff) * PAGE_SIZE)
@@ -260,5 +261,22 @@ static inline void race_init(struct race *race)
 	sigaction(SIGBUS, &sa, NULL);
 	clock_gettime(CLOCK_MONOTONIC, &race->start);
 }
+
+FIXTURE(gmem_race)
+{
+	struct race race;
+};
+
+FIXTURE_SETUP(gmem_race)
+{
+	race_init(&self->race);
+}
+
+FIXTURE_TEARDOWN(gmem_race)
+{
+	gmem_conversion_free(&self->race.t);
+}
+
+#define TEST_RACE(name)	TEST_F_TIMEOUT(gmem_race, name, 2 * LONG_RACE + PATIENCE)
 
 #endif /* SELFTEST_KVM_GMEM_RACE_H */
