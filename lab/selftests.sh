@@ -38,6 +38,7 @@ build_other()
 	local dir=$out/kselftest/$1
 
 	mkdir -p "$dir" "$all/$1"
+	[ ! -x "$src/$1/$2" ] || cp "$src/$1/$2" "$dir/"
 	logged "$out/$1.log" "${make_tests[@]}" -C "$src/$1" OUTPUT="$dir" \
 		KHDR_INCLUDES="-isystem $out/usr/include" "$dir/$2"
 	cp -u "$dir/$2" "$all/$1/"

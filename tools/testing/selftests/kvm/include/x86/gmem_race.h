@@ -20,7 +20,7 @@
 
 /* In seconds: a race, one that wants many rounds, something that can't last. */
 #define RACE		8
-#define LONG_RACE	60
+#define LONG_RACE	90
 #define PATIENCE	30
 
 /* The state of a page; the bits above count how often it has changed. */

@@ -1,0 +1,487 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * HugeTLB pages that are split into pieces while a file uses them.
+ *
+ * DOC: HugeTLB pieces
+ *
+ * Some files need a few pages of a huge page one by one: to map them, to pin them,
+ * to let others do I/O on them.  A huge page in their page cache splits around
+ * these, like a block of the buddy allocator does, and what is left stays as large
+ * as it can be.  A 2M page after page 300 was taken out::
+ *
+ *    page     0                256   288 296 300 301 302 304   320     384     512
+ *    order    |       8        |  5  | 3 | 2 | 0 | 0 | 1 |  4  |   6   |   7   |
+ *    vmemmap  |own|T8 |T8 |T8  |             own               |  own  |own|T7 |
+ *
+ * Each vmemmap page holds 64 struct pages.  With HVO a piece of order 7 or more has
+ * the first to itself, and all its others are T, the zone's read-only page for tails
+ * of that order, exactly as for a whole huge page.  Of smaller pieces one or more
+ * have a vmemmap page to themselves.  A 1G page with one page taken out is 18 more
+ * pieces and up to 13 vmemmap pages, of which HVO had left one; without HVO it takes
+ * 4096.  mm/hugetlb_split_pages.c does this.
+ *
+ * A piece is a folio, but neither a HugeTLB folio (it has no hstate) nor one that
+ * others could split, migrate or reclaim: it is on no LRU list, and neither memory
+ * cgroups nor statistics know it.  For them there is one huge page in use, all the
+ * time; mm/hugetlb_split_whole.c keeps what says so.  Pieces have the page type
+ * PGTY_hugetlb_piece, except those of order 0 while they are in the page cache:
+ * these may be mapped by users, which takes the place of the type.
+ *
+ * Pieces become one again when the user of the file says that they may, as far as
+ * nobody holds a reference; a page whose pieces are all one is a HugeTLB page like
+ * before.  Pieces that leave the page cache come home when their last reference is
+ * dropped, in any context, and the page returns to the pool with the last of them.
+ *
+ * Splitting needs memory and can fail; merging doesn't, and can be tried again.
+ *
+ * Locks: the mapping's invalidate_lock is held for writing and keeps pieces in the
+ * page cache and as they are.  Folio locks are not taken: who has one has a
+ * reference, too, and a piece changes only while nobody but the page cache has any.
+ * Within it hugetlb_lock, then the locks of the page cache and of the split pages.
+ */
+#include <linux/dax.h>
+#include <linux/delay.h>
+#include <linux/export.h>
+#include <linux/hugetlb.h>
+#include <linux/mm.h>
+#include <linux/pagemap.h>
+#include <linux/preempt.h>
+#include <linux/shmem_fs.h>
+#include <linux/xarray.h>
+
+#include "hugetlb_split.h"
+#include "internal.h"
+
+/*
+ * The page cache makes whoever looks up a folio spin while it is being changed, and
+ * preemption is off.  So no more than this many pieces are made or joined at a time,
+ * besides those at the edges; what is larger goes by pieces of this many pages.
+ */
+#define STEP_ORDER	9
+#define STEP_NR		(1UL << STEP_ORDER)
+
+/* How often to look whether a reference is gone, and how long to wait between. */
+#define FREEZE_TRIES	50
+#define FREEZE_WAIT_US	100
+
+static struct folio *find_folio(struct address_space *mapping, pgoff_t index)
+{
+	/* Nobody can remove it. */
+	lockdep_assert_held(&mapping->invalidate_lock);
+
+	return xa_load(&mapping->i_pages, index);
+}
+
+/* From here to thaw_folio() nobody can get a reference. */
+static bool freeze_folio(struct folio *folio)
+{
+	if (WARN_ON_ONCE(!folio->mapping))
+		return false;
+
+	return folio_ref_freeze(folio, folio_nr_pages(folio));
+}
+
+static void thaw_folio(struct folio *folio)
+{
+	folio_ref_unfreeze(folio, folio_nr_pages(folio));
+}
+
+/*
+ * Freeze a folio with preemption disabled.  Those who come across a page by its PFN
+ * take a reference for a moment.
+ */
+static bool freeze_folio_wait(struct folio *folio)
+{
+	int tries = FREEZE_TRIES;
+
+	do {
+		preempt_disable();
+		if (freeze_folio(folio))
+			return true;
+		preempt_enable();
+		usleep_range(FREEZE_WAIT_US, 2 * FREEZE_WAIT_US);
+	} while (--tries);
+
+	return false;
+}
+
+/* Make the page cache's entry at an index one of at most @order. */
+static int split_entry(struct xa_state *xas, struct folio *folio, pgoff_t index,
+		       unsigned int order)
+{
+	unsigned int old;
+
+	do {
+		xas_lock_irq(xas);
+		do {
+			xas_set(xas, index);
+			xas_load(xas);
+			old = xas_get_order(xas);
+			if (old <= order)
+				break;
+			xas_set_order(xas, index,
+				      max(order, xas_try_split_min_order(old)));
+			xas_try_split(xas, folio, old);
+		} while (!xas_error(xas));
+		xas_unlock_irq(xas);
+	} while (xas_nomem(xas, GFP_KERNEL));
+
+	return xas_error(xas);
+}
+
+/* Undo split_entries(), however far it got.  Larger entries need no memory. */
+static void join_entries(struct address_space *mapping, struct folio *folio)
+{
+	XA_STATE_ORDER(xas, &mapping->i_pages, folio->index, folio_order(folio));
+
+	mapping_set_update(&xas, mapping);
+
+	xas_lock_irq(&xas);
+	xas_store(&xas, folio);
+	xas_unlock_irq(&xas);
+	VM_WARN_ON_ONCE(xas_error(&xas));
+}
+
+/*
+ * Make room for the pieces in the page cache.  All entries still point to @folio,
+ * which is correct, just more than it needs.
+ */
+static int split_entries(struct address_space *mapping, struct folio *folio,
+			 const struct hugetlb_cut *cut)
+{
+	XA_STATE(xas, &mapping->i_pages, folio->index);
+	unsigned int order;
+	unsigned long pos;
+	int err;
+
+	mapping_set_update(&xas, mapping);
+
+	for_each_hugetlb_piece(cut, pos, order) {
+		err = split_entry(&xas, folio, folio->index + pos, order);
+		if (err) {
+			join_entries(mapping, folio);
+			return err;
+		}
+	}
+	return 0;
+}
+
+/* Let the entries that split_entries() made point to the pieces. */
+static void store_pieces(struct address_space *mapping, struct folio *folio,
+			 const struct hugetlb_cut *cut)
+{
+	XA_STATE(xas, &mapping->i_pages, folio->index);
+	unsigned int order;
+	unsigned long pos;
+
+	mapping_set_update(&xas, mapping);
+
+	xas_lock_irq(&xas);
+	for_each_hugetlb_piece(cut, pos, order) {
+		xas_set_order(&xas, folio->index + pos, order);
+		xas_store(&xas, folio_page(folio, pos));
+	}
+	xas_unlock_irq(&xas);
+	VM_WARN_ON_ONCE(xas_error(&xas));
+}
+
+static void thaw_pieces(struct folio *folio, const struct hugetlb_cut *cut)
+{
+	unsigned int order;
+	unsigned long pos;
+
+	for_each_hugetlb_piece(cut, pos, order)
+		folio_ref_unfreeze((struct folio *)folio_page(folio, pos), 1 << order);
+}
+
+/* Everything that can fail comes first, and is undone when something did. */
+static int cut_folio(struct address_space *mapping, struct folio *folio,
+		     const struct hugetlb_cut *cut)
+{
+	struct hugetlb_split *split;
+	int err;
+
+	split = hugetlb_split_prepare(folio);
+	if (IS_ERR(split))
+		return PTR_ERR(split);
+
+	err = hugetlb_prepare_pieces(folio, cut);
+	if (err)
+		goto err_split;
+
+	err = split_entries(mapping, folio, cut);
+	if (err)
+		goto err_pieces;
+
+	if (!freeze_folio_wait(folio)) {
+		err = -EAGAIN;
+		goto err_entries;
+	}
+
+	if (folio_test_hugetlb(folio))
+		hugetlb_split_begin(split);
+	hugetlb_make_pieces(folio, cut);
+	store_pieces(mapping, folio, cut);
+	thaw_pieces(folio, cut);
+	preempt_enable();
+	return 0;
+
+err_entries:
+	join_entries(mapping, folio);
+err_pieces:
+	hugetlb_share_tails(folio);
+err_split:
+	hugetlb_split_unprepare(split);
+	return err;
+}
+
+/**
+ * hugetlb_split_range() - Split huge pages and pieces down to single pages.
+ * @mapping: a file with HugeTLB pages in its page cache
+ * @start: first index, in PAGE_SIZE units
+ * @end: index after the last
+ *
+ * Everything in the range becomes folios of order 0, and what is beside it stays
+ * as large as possible.  Nothing of the range is mapped by users, unless it is of
+ * order 0.  Indices without a folio are skipped.
+ *
+ * Context: may sleep.  The caller holds @mapping's invalidate_lock for writing.
+ * Return: 0; -ENOMEM; or -EAGAIN if somebody holds a reference to something larger
+ * than order 0 for more than an instant.  After an error the pieces may be smaller
+ * than they were; hugetlb_merge_range() helps.
+ */
+int hugetlb_split_range(struct address_space *mapping, pgoff_t start, pgoff_t end)
+{
+	pgoff_t index = start;
+
+	lockdep_assert_held_write(&mapping->invalidate_lock);
+
+	while (index < end) {
+		struct folio *folio = find_folio(mapping, index);
+		struct hugetlb_cut cut;
+		int err;
+
+		if (!folio || !folio_test_large(folio)) {
+			index++;
+			continue;
+		}
+
+		cut.nr = folio_nr_pages(folio);
+		cut.start = index - folio->index;
+		cut.end = min(end - folio->index, cut.nr);
+		cut.order = cut.end - cut.start <= STEP_NR ? 0 : STEP_ORDER;
+
+		err = cut_folio(mapping, folio, &cut);
+		if (err)
+			return err;
+		cond_resched();
+	}
+	return 0;
+}
+EXPORT_SYMBOL_FOR_MODULES(hugetlb_split_range, "kvm");
+
+/* The piece that starts where @folio, which may be frozen, ends. */
+static struct folio *next_piece(struct folio *folio)
+{
+	return (struct folio *)folio_page(folio, folio_nr_pages(folio));
+}
+
+static void thaw_range(struct folio *folio, struct folio *end)
+{
+	for (; folio < end; folio = next_piece(folio))
+		thaw_folio(folio);
+}
+
+/*
+ * Freeze all pieces of a block, with preemption disabled.  Fails if somebody has a
+ * reference to one, and if they are too many to be joined at a time.
+ */
+static int freeze_range(struct folio *first, struct folio *end)
+{
+	unsigned long nr = 0;
+	struct folio *folio;
+
+	for (folio = first; folio < end; folio = next_piece(folio))
+		if (++nr > 2 * STEP_NR)
+			return -E2BIG;
+
+	preempt_disable();
+	for (folio = first; folio < end; folio = next_piece(folio))
+		if (!freeze_folio(folio))
+			goto err_thaw;
+	return 0;
+
+err_thaw:
+	thaw_range(first, folio);
+	preempt_enable();
+	return -EAGAIN;
+}
+
+/* Join all pieces of a naturally aligned block, or change nothing. */
+static int join_block(struct address_space *mapping, struct folio *folio,
+		      unsigned int order)
+{
+	struct hugetlb_split *split = hugetlb_split_find(folio_pfn(folio));
+	unsigned long nr = 1UL << order;
+	int err;
+
+	err = freeze_range(folio, (struct folio *)folio_page(folio, nr));
+	if (err)
+		return err;
+
+	if (hugetlb_split_poisoned(split, &folio->page, nr)) {
+		thaw_range(folio, (struct folio *)folio_page(folio, nr));
+		preempt_enable();
+		return -EHWPOISON;
+	}
+
+	hugetlb_join_pieces(folio, order);
+	if (order == folio_order(&split->whole))
+		hugetlb_split_end(split);
+	join_entries(mapping, folio);
+	thaw_folio(folio);
+	preempt_enable();
+	return 0;
+}
+
+/*
+ * Merge a naturally aligned block: at once, or by steps if that is too much for
+ * once, or as much of it as is possible.
+ */
+static bool merge_block(struct address_space *mapping, pgoff_t index,
+			unsigned int order)
+{
+	struct folio *folio = find_folio(mapping, index);
+	pgoff_t i, half = (1UL << order) / 2;
+	int err;
+
+	if (!folio || folio_order(folio) >= order)
+		return folio;
+
+	err = join_block(mapping, folio, order);
+	if (err == -E2BIG) {
+		for (i = index; i < index + 2 * half; i += STEP_NR) {
+			merge_block(mapping, i, STEP_ORDER);
+			cond_resched();
+		}
+		err = join_block(mapping, folio, order);
+	}
+	if (!err)
+		return true;
+
+	merge_block(mapping, index, order - 1);
+	merge_block(mapping, index + half, order - 1);
+	return false;
+}
+
+/* Merge what is in [start, end) of one huge page. */
+static bool merge_pieces(struct address_space *mapping, pgoff_t start, pgoff_t end)
+{
+	unsigned int order, max = 0;
+	bool all = true;
+	pgoff_t index;
+
+	for (index = start; index < end; index += 1UL << order) {
+		order = ilog2(end - index);
+		if (index)
+			order = min_t(unsigned int, order, __ffs(index));
+		all &= merge_block(mapping, index, order);
+		max = max(max, order);
+	}
+
+	if (max < VMEMMAP_TAIL_MIN_ORDER)
+		return all;
+
+	/* For those who saw a reference count where there is none any more. */
+	synchronize_rcu_expedited();
+	for (index = start; index < end;) {
+		struct folio *folio = find_folio(mapping, index);
+
+		hugetlb_share_tails(folio);
+		index = folio_next_index(folio);
+	}
+	return all;
+}
+
+/**
+ * hugetlb_merge_range() - Merge pieces as far as possible.
+ * @mapping: a file with HugeTLB pages in its page cache
+ * @start: first index, in PAGE_SIZE units
+ * @end: index after the last
+ *
+ * Pieces that lie in the range become the largest naturally aligned ones that fit
+ * into it, or the whole huge page, which is a HugeTLB folio again then.  Those that
+ * somebody holds, has locked or has mapped, and those with memory errors, stay what
+ * they are, and so do larger pieces that reach beyond the range.
+ *
+ * Context: may sleep.  The caller holds @mapping's invalidate_lock for writing.
+ * Return: true if everything is as large as the range allows.
+ */
+bool hugetlb_merge_range(struct address_space *mapping, pgoff_t start, pgoff_t end)
+{
+	pgoff_t index = start;
+	bool all = true;
+
+	lockdep_assert_held_write(&mapping->invalidate_lock);
+
+	while (index < end) {
+		struct folio *folio = find_folio(mapping, index);
+		pgoff_t next;
+
+		if (!folio) {
+			index++;
+			continue;
+		}
+		if (folio_test_hugetlb(folio)) {
+			index = folio_next_index(folio);
+			continue;
+		}
+
+		next = round_up(index + 1, 1UL << hugetlb_piece_whole_order(folio));
+		next = min(next, end);
+		all &= merge_pieces(mapping, index, next);
+		index = next;
+		cond_resched();
+	}
+	return all;
+}
+EXPORT_SYMBOL_FOR_MODULES(hugetlb_merge_range, "kvm");
+
+/* A vmemmap page of several pieces counts as the first one's. */
+static unsigned long piece_nr_vmemmap(struct folio *folio)
+{
+	unsigned long nr = folio_nr_pages(folio) * sizeof(struct page);
+	unsigned long start = (unsigned long)folio;
+
+	if (hugetlb_piece_has_hvo(folio))
+		return PAGE_ALIGNED(start);
+
+	return (PAGE_ALIGN(start + nr) - PAGE_ALIGN(start)) / PAGE_SIZE;
+}
+
+/**
+ * hugetlb_split_usage() - Tell what a range of a file consists of.
+ * @mapping: a file with HugeTLB pages in its page cache
+ * @start: first index, in PAGE_SIZE units, at the start of a huge page
+ * @end: index after the last, at the end of a huge page
+ * @usage: the answer
+ *
+ * Context: may sleep.  The caller holds @mapping's invalidate_lock.
+ */
+void hugetlb_split_usage(struct address_space *mapping, pgoff_t start,
+			 pgoff_t end, struct hugetlb_split_usage *usage)
+{
+	struct folio *folio;
+	unsigned long index = start;
+
+	lockdep_assert_held(&mapping->invalidate_lock);
+
+	memset(usage, 0, sizeof(*usage));
+	for (folio = xa_find(&mapping->i_pages, &index, end - 1, XA_PRESENT); folio;
+	     folio = xa_find_after(&mapping->i_pages, &index, end - 1, XA_PRESENT)) {
+		usage->nr_folios[folio_order(folio)]++;
+		usage->nr_vmemmap += piece_nr_vmemmap(folio);
+		cond_resched();
+	}
+}
+EXPORT_SYMBOL_FOR_MODULES(hugetlb_split_usage, "kvm");

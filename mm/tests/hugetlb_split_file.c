@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The file that the tests of mm/hugetlb_split.c work on, and what must hold for it.
+ */
+#include <linux/anon_inodes.h>
+#include <linux/delay.h>
+#include <linux/file.h>
+#include <linux/hugetlb_reserve.h>
+#include <linux/mm.h>
+#include <linux/pgtable.h>
+#include <linux/sizes.h>
+
+#include "hugetlb_split_kunit.h"
+
+/* Any but the first, so that an index isn't a position. */
+#define HUGE_INDEX	3
+
+static const unsigned long sizes[] = { SZ_2M, SZ_1G };
+
+const void *split_page_sizes(struct kunit *test, const void *prev, char *desc)
+{
+	const unsigned long *size = prev ? (const unsigned long *)prev + 1 : sizes;
+
+	if (size == sizes + ARRAY_SIZE(sizes))
+		return NULL;
+
+	snprintf(desc, KUNIT_PARAM_DESC_SIZE, "%s", *size == SZ_2M ? "2M" : "1G");
+	return size;
+}
+
+static const struct file_operations split_fops = { };
+
+static struct folio *allocate_page(struct split_file *f)
+{
+	struct folio *folio;
+
+	filemap_invalidate_lock_shared(f->mapping);
+	folio = hugetlb_get_reserved_folio(f->mapping, f->index, f->spool, NULL);
+	filemap_invalidate_unlock_shared(f->mapping);
+	return folio;
+}
+
+int split_file_init(struct kunit *test)
+{
+	const unsigned long *size = test->param_value;
+	struct split_file *f;
+	struct folio *folio;
+
+	/* The tests without a page. */
+	if (!size)
+		return 0;
+
+	f = kunit_kzalloc(test, sizeof(*f), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, f);
+
+	f->h = size_to_hstate(*size);
+	if (!f->h)
+		kunit_skip(test, "no huge pages of %lu KiB", *size / SZ_1K);
+	f->spool = hugetlb_reserve_subpool(f->h, 1);
+	if (IS_ERR(f->spool))
+		kunit_skip(test, "no free huge page of %lu KiB", *size / SZ_1K);
+
+	f->file = anon_inode_create_getfile("[hugetlb_split]", &split_fops, NULL,
+					    O_RDWR, NULL);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(f->file));
+	f->mapping = f->file->f_mapping;
+	mapping_set_hugetlb_split(f->mapping);
+	f->nr = pages_per_huge_page(f->h);
+	f->index = HUGE_INDEX * f->nr;
+
+	folio = allocate_page(f);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(folio));
+	f->head = &folio->page;
+	f->free = f->h->free_huge_pages;
+	folio_unlock(folio);
+	folio_put(folio);
+
+	test->priv = f;
+	return 0;
+}
+
+void truncate_file(struct split_file *f)
+{
+	filemap_invalidate_lock(f->mapping);
+	truncate_inode_pages(f->mapping, 0);
+	filemap_invalidate_unlock(f->mapping);
+}
+
+bool page_comes_home(struct split_file *f)
+{
+	int tries = 500;
+
+	while (READ_ONCE(f->h->free_huge_pages) != f->free + 1 && --tries)
+		msleep(20);
+	return tries;
+}
+
+void split_file_exit(struct kunit *test)
+{
+	struct split_file *f = test->priv;
+
+	if (!f)
+		return;
+
+	truncate_file(f);
+	KUNIT_EXPECT_TRUE(test, page_comes_home(f));
+	KUNIT_EXPECT_EQ(test, f->mapping->nrpages, 0);
+	hugepage_put_subpool(f->spool);
+	fput(f->file);
+}
+
+int split_pages(struct split_file *f, unsigned long start, unsigned long end)
+{
+	int err;
+
+	filemap_invalidate_lock(f->mapping);
+	err = hugetlb_split_range(f->mapping, f->index + start, f->index + end);
+	filemap_invalidate_unlock(f->mapping);
+	return err;
+}
+
+bool merge_pages(struct split_file *f, unsigned long start, unsigned long end)
+{
+	bool all;
+
+	filemap_invalidate_lock(f->mapping);
+	all = hugetlb_merge_range(f->mapping, f->index + start, f->index + end);
+	filemap_invalidate_unlock(f->mapping);
+	return all;
+}
+
+void get_usage(struct split_file *f, struct hugetlb_split_usage *usage)
+{
+	filemap_invalidate_lock_shared(f->mapping);
+	hugetlb_split_usage(f->mapping, f->index, f->index + f->nr, usage);
+	filemap_invalidate_unlock_shared(f->mapping);
+}
+
+/* HVO maps by PTEs, and writable what isn't shared. */
+static unsigned long count_writable_vmemmap(struct split_file *f)
+{
+	unsigned long addr = (unsigned long)f->head, nr = 0;
+	unsigned long end = (unsigned long)(f->head + f->nr);
+
+	for (; addr < end; addr += PAGE_SIZE)
+		nr += !!pte_write(ptep_get(virt_to_kpte(addr)));
+	return nr;
+}
+
+static void check_vmemmap(struct kunit *test)
+{
+	struct split_file *f = test->priv;
+	struct hugetlb_split *split = hugetlb_split_find(page_to_pfn(f->head));
+	struct folio *whole = split ? &split->whole : page_folio(f->head);
+	struct hugetlb_split_usage usage;
+
+	get_usage(f, &usage);
+	if (folio_test_hugetlb_vmemmap_optimized(whole))
+		KUNIT_EXPECT_EQ(test, usage.nr_vmemmap, count_writable_vmemmap(f));
+	else
+		KUNIT_EXPECT_EQ(test, usage.nr_vmemmap, f->nr * sizeof(struct page) / PAGE_SIZE);
+}
+
+/* Without an expectation per page: there may be 262144 of them. */
+static unsigned long count_wrong_pages(struct folio *folio, unsigned int type_ok)
+{
+	unsigned long i, wrong = 0, nr = folio_nr_pages(folio);
+
+	for (i = 0; i < nr; i++) {
+		struct page *page = folio_page(folio, i);
+
+		wrong += compound_head(page) != &folio->page;
+		wrong += PageTail(page) != (i != 0);
+		wrong += page_ref_count(page) != (i ? 0 : nr);
+		if (i || !type_ok)
+			wrong += atomic_read(&page->_mapcount) != -1;
+	}
+	return wrong;
+}
+
+static void check_piece(struct kunit *test, struct folio *folio, unsigned long pos,
+			unsigned long start, unsigned long end)
+{
+	struct split_file *f = test->priv;
+	unsigned int order = folio_order(folio);
+	unsigned long nr = 1UL << order;
+	unsigned long parent = round_down(pos, 2 * nr);
+	bool whole = nr == f->nr;
+
+	KUNIT_EXPECT_PTR_EQ(test, &folio->page, f->head + pos);
+	KUNIT_EXPECT_TRUE(test, IS_ALIGNED(pos, nr));
+	KUNIT_EXPECT_EQ(test, folio->index, f->index + pos);
+	KUNIT_EXPECT_PTR_EQ(test, folio->mapping, f->mapping);
+	KUNIT_EXPECT_EQ(test, folio_test_hugetlb(folio), whole);
+	KUNIT_EXPECT_EQ(test, folio_test_hugetlb_piece(folio), order && !whole);
+	KUNIT_EXPECT_TRUE(test, folio_test_uptodate(folio));
+	KUNIT_EXPECT_TRUE(test, folio_test_dirty(folio));
+	KUNIT_EXPECT_FALSE(test, folio_test_locked(folio));
+	KUNIT_EXPECT_FALSE(test, folio_mapped(folio));
+	KUNIT_EXPECT_EQ(test, count_wrong_pages(folio, order), 0);
+
+	if (pos + nr > start && pos < end)
+		KUNIT_EXPECT_EQ(test, order, 0);
+	else if (!whole)
+		KUNIT_EXPECT_TRUE(test, parent < end && parent + 2 * nr > start);
+}
+
+void check_pieces(struct kunit *test, unsigned long start, unsigned long end)
+{
+	struct split_file *f = test->priv;
+	unsigned long pos = 0;
+
+	while (pos < f->nr) {
+		struct folio *folio = xa_load(&f->mapping->i_pages, f->index + pos);
+
+		KUNIT_ASSERT_NOT_NULL(test, folio);
+		check_piece(test, folio, pos, start, end);
+		pos += folio_nr_pages(folio);
+	}
+
+	KUNIT_EXPECT_EQ(test, f->mapping->nrpages, f->nr);
+	check_vmemmap(test);
+}
