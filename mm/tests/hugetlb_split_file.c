@@ -7,6 +7,7 @@
 #include <linux/file.h>
 #include <linux/hugetlb_reserve.h>
 #include <linux/mm.h>
+#include <linux/mmdebug.h>
 #include <linux/pgtable.h>
 #include <linux/sizes.h>
 
@@ -161,50 +162,51 @@ static void check_vmemmap(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, usage.nr_vmemmap, f->nr * sizeof(struct page) / PAGE_SIZE);
 }
 
-/* Without an expectation per page: there may be 262144 of them. */
-static unsigned long count_wrong_pages(struct folio *folio, unsigned int type_ok)
+static bool pages_are_right(struct folio *folio)
 {
-	unsigned long i, wrong = 0, nr = folio_nr_pages(folio);
+	unsigned long i, nr = folio_nr_pages(folio);
+	bool right = page_ref_count(&folio->page) == nr;
 
 	for (i = 0; i < nr; i++) {
 		struct page *page = folio_page(folio, i);
 
-		wrong += compound_head(page) != &folio->page;
-		wrong += PageTail(page) != (i != 0);
-		wrong += page_ref_count(page) != (i ? 0 : nr);
-		if (i || !type_ok)
-			wrong += atomic_read(&page->_mapcount) != -1;
+		right &= compound_head(page) == &folio->page;
+		right &= PageTail(page) == (i != 0);
+		if (i)
+			right &= !page_ref_count(page);
+		if (i || nr == 1)
+			right &= atomic_read(&page->_mapcount) == -1;
 	}
-	return wrong;
+	return right;
 }
 
-static void check_piece(struct kunit *test, struct folio *folio, unsigned long pos,
-			unsigned long start, unsigned long end)
+/* What could be larger could do without the other half of a block twice its size. */
+static bool order_is_right(struct split_file *f, struct folio *folio,
+			   unsigned long pos, unsigned long start, unsigned long end)
 {
-	struct split_file *f = test->priv;
-	unsigned int order = folio_order(folio);
-	unsigned long nr = 1UL << order;
+	unsigned long nr = folio_nr_pages(folio);
 	unsigned long parent = round_down(pos, 2 * nr);
-	bool whole = nr == f->nr;
-
-	KUNIT_EXPECT_PTR_EQ(test, &folio->page, f->head + pos);
-	KUNIT_EXPECT_TRUE(test, IS_ALIGNED(pos, nr));
-	KUNIT_EXPECT_EQ(test, folio->index, f->index + pos);
-	KUNIT_EXPECT_PTR_EQ(test, folio->mapping, f->mapping);
-	KUNIT_EXPECT_EQ(test, folio_test_hugetlb(folio), whole);
-	KUNIT_EXPECT_EQ(test, folio_test_hugetlb_piece(folio), order && !whole);
-	KUNIT_EXPECT_TRUE(test, folio_test_uptodate(folio));
-	KUNIT_EXPECT_TRUE(test, folio_test_dirty(folio));
-	KUNIT_EXPECT_FALSE(test, folio_test_locked(folio));
-	KUNIT_EXPECT_FALSE(test, folio_mapped(folio));
-	KUNIT_EXPECT_EQ(test, count_wrong_pages(folio, order), 0);
 
 	if (pos + nr > start && pos < end)
-		KUNIT_EXPECT_EQ(test, order, 0);
-	else if (!whole)
-		KUNIT_EXPECT_TRUE(test, parent < end && parent + 2 * nr > start);
+		return nr == 1;
+
+	return nr == f->nr || (parent < end && parent + 2 * nr > start);
 }
 
+static bool piece_is_right(struct split_file *f, struct folio *folio, unsigned long pos)
+{
+	unsigned long nr = folio_nr_pages(folio);
+	bool whole = nr == f->nr;
+
+	return &folio->page == f->head + pos && IS_ALIGNED(pos, nr) &&
+	       folio->index == f->index + pos && folio->mapping == f->mapping &&
+	       folio_test_hugetlb(folio) == whole &&
+	       folio_test_hugetlb_piece(folio) == (nr > 1 && !whole) &&
+	       folio_test_uptodate(folio) && folio_test_dirty(folio) &&
+	       !folio_test_locked(folio) && !folio_mapped(folio);
+}
+
+/* Without expectations per page: there may be 262144 of them. */
 void check_pieces(struct kunit *test, unsigned long start, unsigned long end)
 {
 	struct split_file *f = test->priv;
@@ -214,7 +216,11 @@ void check_pieces(struct kunit *test, unsigned long start, unsigned long end)
 		struct folio *folio = xa_load(&f->mapping->i_pages, f->index + pos);
 
 		KUNIT_ASSERT_NOT_NULL(test, folio);
-		check_piece(test, folio, pos, start, end);
+		if (!piece_is_right(f, folio, pos) || !pages_are_right(folio) ||
+		    !order_is_right(f, folio, pos, start, end)) {
+			dump_page(&folio->page, "wrong piece");
+			KUNIT_FAIL_AND_ABORT(test, "page %lu, order %u", pos, folio_order(folio));
+		}
 		pos += folio_nr_pages(folio);
 	}
 

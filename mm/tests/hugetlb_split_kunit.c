@@ -86,11 +86,14 @@ static void test_cut_one_page(struct kunit *test)
 
 #define WORDS_PER_PAGE		(sizeof(struct page) / sizeof(long))
 
-/* In a tail nobody uses that, and it may be left over from another life. */
-static bool is_lru_prev_of_tail(unsigned long word)
+/* In a tail nobody uses some, and they may be left over from another life. */
+static bool is_unused(unsigned long word)
 {
-	return word >= WORDS_PER_PAGE &&
-	       word % WORDS_PER_PAGE == offsetof(struct page, lru.prev) / sizeof(long);
+	size_t offset = word % WORDS_PER_PAGE * sizeof(long);
+
+	return word >= WORDS_PER_PAGE * sizeof(struct folio) / sizeof(struct page) &&
+	       (offset == offsetof(struct folio, lru.prev) ||
+		offset == offsetof(struct folio, index));
 }
 
 /* The first word that differs, if any. */
@@ -101,7 +104,7 @@ static void expect_unchanged(struct kunit *test, const unsigned long *before)
 	unsigned long i, nr = f->nr * WORDS_PER_PAGE;
 
 	for (i = 0; i < nr; i++)
-		if (before[i] != now[i] && !is_lru_prev_of_tail(i))
+		if (before[i] != now[i] && !is_unused(i))
 			break;
 	KUNIT_EXPECT_EQ_MSG(test, i, nr, "struct page %lu, word %lu: %lx, was %lx",
 			    i / WORDS_PER_PAGE, i % WORDS_PER_PAGE,
