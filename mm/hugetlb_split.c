@@ -58,7 +58,7 @@
  * besides those at the edges; what is larger goes by pieces of this many pages.
  */
 #define STEP_ORDER	9
-#define STEP_NR		(1UL << STEP_ORDER)
+#define STEP_NR		BIT(STEP_ORDER)
 
 /* How often to look whether a reference is gone, and how long to wait between. */
 #define FREEZE_TRIES	50
@@ -306,9 +306,15 @@ static int freeze_range(struct folio *first, struct folio *end)
 			return -E2BIG;
 
 	preempt_disable();
-	for (folio = first; folio < end; folio = next_piece(folio))
+	for (folio = first; folio < end; folio = next_piece(folio)) {
 		if (!freeze_folio(folio))
 			goto err_thaw;
+		/* munlock() is about to find it. */
+		if (folio_test_mlocked(folio)) {
+			thaw_folio(folio);
+			goto err_thaw;
+		}
+	}
 	return 0;
 
 err_thaw:
@@ -317,28 +323,39 @@ err_thaw:
 	return -EAGAIN;
 }
 
+/**
+ * struct merge - what hugetlb_merge_range() is about
+ * @mapping: the file
+ * @unshared: are there tails now that HVO could share?
+ */
+struct merge {
+	struct address_space	*mapping;
+	bool			unshared;
+};
+
 /* Join all pieces of a naturally aligned block, or change nothing. */
-static int join_block(struct address_space *mapping, struct folio *folio,
-		      unsigned int order)
+static int join_block(struct merge *merge, struct folio *folio, unsigned int order)
 {
 	struct hugetlb_split *split = hugetlb_split_find(folio_pfn(folio));
-	unsigned long nr = 1UL << order;
+	struct folio *end = (struct folio *)folio_page(folio, 1UL << order);
 	int err;
 
-	err = freeze_range(folio, (struct folio *)folio_page(folio, nr));
+	err = freeze_range(folio, end);
 	if (err)
 		return err;
 
-	if (hugetlb_split_poisoned(split, &folio->page, nr)) {
-		thaw_range(folio, (struct folio *)folio_page(folio, nr));
+	if (hugetlb_split_poisoned(split, &folio->page, 1UL << order)) {
+		thaw_range(folio, end);
 		preempt_enable();
 		return -EHWPOISON;
 	}
 
 	hugetlb_join_pieces(folio, order);
+	if (order >= VMEMMAP_TAIL_MIN_ORDER)
+		merge->unshared |= hugetlb_piece_has_hvo(folio);
 	if (order == folio_order(&split->whole))
 		hugetlb_split_end(split);
-	join_entries(mapping, folio);
+	join_entries(merge->mapping, folio);
 	thaw_folio(folio);
 	preempt_enable();
 	return 0;
@@ -348,36 +365,36 @@ static int join_block(struct address_space *mapping, struct folio *folio,
  * Merge a naturally aligned block: at once, or by steps if that is too much for
  * once, or as much of it as is possible.
  */
-static bool merge_block(struct address_space *mapping, pgoff_t index,
-			unsigned int order)
+static bool merge_block(struct merge *merge, pgoff_t index, unsigned int order)
 {
-	struct folio *folio = find_folio(mapping, index);
+	struct folio *folio = find_folio(merge->mapping, index);
 	pgoff_t i, half = (1UL << order) / 2;
 	int err;
 
 	if (!folio || folio_order(folio) >= order)
 		return folio;
 
-	err = join_block(mapping, folio, order);
+	err = join_block(merge, folio, order);
 	if (err == -E2BIG) {
 		for (i = index; i < index + 2 * half; i += STEP_NR) {
-			merge_block(mapping, i, STEP_ORDER);
+			merge_block(merge, i, STEP_ORDER);
 			cond_resched();
 		}
-		err = join_block(mapping, folio, order);
+		err = join_block(merge, folio, order);
 	}
 	if (!err)
 		return true;
 
-	merge_block(mapping, index, order - 1);
-	merge_block(mapping, index + half, order - 1);
+	merge_block(merge, index, order - 1);
+	merge_block(merge, index + half, order - 1);
 	return false;
 }
 
 /* Merge what is in [start, end) of one huge page. */
 static bool merge_pieces(struct address_space *mapping, pgoff_t start, pgoff_t end)
 {
-	unsigned int order, max = 0;
+	struct merge merge = { .mapping = mapping };
+	unsigned int order;
 	bool all = true;
 	pgoff_t index;
 
@@ -385,11 +402,10 @@ static bool merge_pieces(struct address_space *mapping, pgoff_t start, pgoff_t e
 		order = ilog2(end - index);
 		if (index)
 			order = min_t(unsigned int, order, __ffs(index));
-		all &= merge_block(mapping, index, order);
-		max = max(max, order);
+		all &= merge_block(&merge, index, order);
 	}
 
-	if (max < VMEMMAP_TAIL_MIN_ORDER)
+	if (!merge.unshared)
 		return all;
 
 	/* For those who saw a reference count where there is none any more. */

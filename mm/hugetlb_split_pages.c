@@ -36,6 +36,9 @@
 
 #define PAGES_PER_VMEMMAP	(PAGE_SIZE / sizeof(struct page))
 
+/* As HVO does: rather fail than let somebody be killed for it. */
+#define VMEMMAP_GFP		(GFP_KERNEL | __GFP_RETRY_MAYFAIL)
+
 /* What every piece takes over from the folio it was part of. */
 #define PIECE_FLAGS		(BIT(PG_uptodate) | BIT(PG_dirty))
 
@@ -121,7 +124,7 @@ int hugetlb_prepare_pieces(struct folio *folio, const struct hugetlb_cut *cut)
 		if (!needs_vmemmap(pos))
 			continue;
 
-		backing = alloc_pages_node(folio_nid(folio), GFP_KERNEL, 0);
+		backing = alloc_pages_node(folio_nid(folio), VMEMMAP_GFP, 0);
 		if (!backing) {
 			hugetlb_share_tails(folio);
 			return -ENOMEM;

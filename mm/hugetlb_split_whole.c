@@ -245,7 +245,10 @@ void hugetlb_free_piece(struct folio *folio)
 {
 	struct hugetlb_split *split = hugetlb_split_find(folio_pfn(folio));
 
-	VM_BUG_ON_FOLIO(folio_ref_count(folio), folio);
+	VM_WARN_ON_ONCE_FOLIO(folio_ref_count(folio), folio);
+
+	if (unlikely(folio_test_clear_mlocked(folio)))
+		zone_stat_mod_folio(folio, NR_MLOCK, -folio_nr_pages(folio));
 
 	if (atomic_long_sub_and_test(folio_nr_pages(folio), &split->nr_away))
 		schedule_work(&split->rejoin);

@@ -111,13 +111,15 @@ static void expect_unchanged(struct kunit *test, const unsigned long *before)
 			    i < nr ? now[i] : 0, i < nr ? before[i] : 0);
 }
 
+KUNIT_DEFINE_ACTION_WRAPPER(vfree_action, vfree, const void *);
+
 static unsigned long *copy_struct_pages(struct kunit *test)
 {
 	struct split_file *f = test->priv;
 	void *copy = vmalloc_array(f->nr, sizeof(struct page));
 
 	KUNIT_ASSERT_NOT_NULL(test, copy);
-	kunit_add_action(test, (kunit_action_t *)vfree, copy);
+	kunit_add_action(test, vfree_action, copy);
 	return memcpy(copy, f->head, f->nr * sizeof(struct page));
 }
 

@@ -156,6 +156,11 @@ static void test_hammer(struct kunit *test)
 }
 
 #ifdef CONFIG_MEMORY_FAILURE
+static int fail_memory(struct split_file *f, unsigned long pos)
+{
+	return memory_failure(page_to_pfn(f->head + pos), MF_SW_SIMULATED);
+}
+
 /*
  * An error in a large piece, whose struct page is read-only, and in a small one.
  * The pieces that have errors never merge, all others do.  The pool gets the page
@@ -167,8 +172,8 @@ static void test_poison(struct kunit *test)
 	unsigned long small = 9, large = f->nr - 5;
 
 	KUNIT_ASSERT_EQ(test, split_pages(f, small, small + 1), 0);
-	KUNIT_EXPECT_EQ(test, memory_failure(page_to_pfn(f->head + large), MF_SW_SIMULATED), -EBUSY);
-	KUNIT_EXPECT_EQ(test, memory_failure(page_to_pfn(f->head + small), MF_SW_SIMULATED), -EBUSY);
+	KUNIT_EXPECT_EQ(test, fail_memory(f, large), -EBUSY);
+	KUNIT_EXPECT_EQ(test, fail_memory(f, small), -EBUSY);
 
 	KUNIT_EXPECT_FALSE(test, merge_pages(f, 0, f->nr));
 	check_pieces(test, small, small + 1);
