@@ -2,8 +2,6 @@
 /*
  * HugeTLB pages that are split into pieces while a file uses them.
  *
- * DOC: HugeTLB pieces
- *
  * Some files need a few pages of a huge page one by one: to map them, to pin them,
  * to let others do I/O on them.  A huge page in their page cache splits around
  * these, like a block of the buddy allocator does, and what is left stays as large
@@ -21,8 +19,8 @@
  * 4096.  mm/hugetlb_split_pages.c does this.
  *
  * A piece is a folio, but neither a HugeTLB folio (it has no hstate) nor one that
- * others could split, migrate or reclaim: it is on no LRU list, and neither memory
- * cgroups nor statistics know it.  For them there is one huge page in use, all the
+ * others could split, migrate or reclaim: it is on no LRU list, and no memory
+ * cgroup is charged for it.  For them there is one huge page in use, all the
  * time; mm/hugetlb_split_whole.c keeps what says so.  Pieces have the page type
  * PGTY_hugetlb_piece, except those of order 0 while they are in the page cache:
  * these may be mapped by users, which takes the place of the type.
@@ -37,7 +35,7 @@
  * Locks: the mapping's invalidate_lock is held for writing and keeps pieces in the
  * page cache and as they are.  Folio locks are not taken: who has one has a
  * reference, too, and a piece changes only while nobody but the page cache has any.
- * Within it hugetlb_lock, then the locks of the page cache and of the split pages.
+ * Within it hugetlb_lock, and the lock of the page cache, each on its own.
  */
 #include <linux/dax.h>
 #include <linux/delay.h>
@@ -55,7 +53,8 @@
 /*
  * The page cache makes whoever looks up a folio spin while it is being changed, and
  * preemption is off.  So no more than this many pieces are made or joined at a time,
- * besides those at the edges; what is larger goes by pieces of this many pages.
+ * besides those at the edges; what is larger goes by pieces of this many pages.  How
+ * many struct pages a piece has matters only without HVO: then all are written.
  */
 #define STEP_ORDER	9
 #define STEP_NR		BIT(STEP_ORDER)
@@ -70,6 +69,13 @@ static struct folio *find_folio(struct address_space *mapping, pgoff_t index)
 	lockdep_assert_held(&mapping->invalidate_lock);
 
 	return xa_load(&mapping->i_pages, index);
+}
+
+/* The first folio in [*@index, @end), and where it starts in there. */
+static struct folio *find_next_folio(struct address_space *mapping, pgoff_t *index,
+				     pgoff_t end)
+{
+	return xa_find(&mapping->i_pages, index, end - 1, XA_PRESENT);
 }
 
 /* From here to thaw_folio() nobody can get a reference. */
@@ -253,15 +259,17 @@ err_split:
 int hugetlb_split_range(struct address_space *mapping, pgoff_t start, pgoff_t end)
 {
 	pgoff_t index = start;
+	struct folio *folio;
 
 	lockdep_assert_held_write(&mapping->invalidate_lock);
+	if (WARN_ON_ONCE(!mapping_hugetlb_split(mapping)))
+		return -EINVAL;
 
-	while (index < end) {
-		struct folio *folio = find_folio(mapping, index);
+	while (index < end && (folio = find_next_folio(mapping, &index, end))) {
 		struct hugetlb_cut cut;
 		int err;
 
-		if (!folio || !folio_test_large(folio)) {
+		if (!folio_test_large(folio)) {
 			index++;
 			continue;
 		}
@@ -309,11 +317,7 @@ static int freeze_range(struct folio *first, struct folio *end)
 	for (folio = first; folio < end; folio = next_piece(folio)) {
 		if (!freeze_folio(folio))
 			goto err_thaw;
-		/* munlock() is about to find it. */
-		if (folio_test_mlocked(folio)) {
-			thaw_folio(folio);
-			goto err_thaw;
-		}
+		hugetlb_piece_clear_mlocked(folio);
 	}
 	return 0;
 
@@ -413,6 +417,8 @@ static bool merge_pieces(struct address_space *mapping, pgoff_t start, pgoff_t e
 	for (index = start; index < end;) {
 		struct folio *folio = find_folio(mapping, index);
 
+		if (WARN_ON_ONCE(!folio))
+			break;
 		hugetlb_share_tails(folio);
 		index = folio_next_index(folio);
 	}
@@ -436,18 +442,14 @@ static bool merge_pieces(struct address_space *mapping, pgoff_t start, pgoff_t e
 bool hugetlb_merge_range(struct address_space *mapping, pgoff_t start, pgoff_t end)
 {
 	pgoff_t index = start;
+	struct folio *folio;
 	bool all = true;
 
 	lockdep_assert_held_write(&mapping->invalidate_lock);
 
-	while (index < end) {
-		struct folio *folio = find_folio(mapping, index);
+	while (index < end && (folio = find_next_folio(mapping, &index, end))) {
 		pgoff_t next;
 
-		if (!folio) {
-			index++;
-			continue;
-		}
 		if (folio_test_hugetlb(folio)) {
 			index = folio_next_index(folio);
 			continue;

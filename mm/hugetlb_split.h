@@ -82,6 +82,7 @@ unsigned int hugetlb_piece_whole_order(struct folio *folio);
 bool hugetlb_piece_has_hvo(struct folio *folio);
 void hugetlb_split_begin(struct hugetlb_split *split);
 void hugetlb_split_end(struct hugetlb_split *split);
+void hugetlb_piece_clear_mlocked(struct folio *folio);
 bool hugetlb_split_poisoned(struct hugetlb_split *split, struct page *page,
 			    unsigned long nr);
 

@@ -111,6 +111,8 @@ static void rejoin_pieces(struct work_struct *work)
 	hugetlb_join_pieces(folio, folio_order(&split->whole));
 	synchronize_rcu();
 	hugetlb_share_tails(folio);
+	/* The page cache that it was split in may be gone. */
+	split->whole.mapping = NULL;
 	hugetlb_split_end(split);
 	folio_clear_dirty(folio);
 	folio_clear_uptodate(folio);
@@ -230,6 +232,13 @@ bool hugetlb_split_poisoned(struct hugetlb_split *split, struct page *page,
 	return poisoned;
 }
 
+/* munlock() doesn't find pages that were unmapped before it came. */
+void hugetlb_piece_clear_mlocked(struct folio *folio)
+{
+	if (unlikely(folio_test_clear_mlocked(folio)))
+		zone_stat_mod_folio(folio, NR_MLOCK, -folio_nr_pages(folio));
+}
+
 /*
  * A folio of a file of HugeTLB pages leaves the page cache, where none of them is
  * counted.  It can't be mapped any more, so even a small piece may say what it is.
@@ -247,9 +256,7 @@ void hugetlb_free_piece(struct folio *folio)
 
 	VM_WARN_ON_ONCE_FOLIO(folio_ref_count(folio), folio);
 
-	if (unlikely(folio_test_clear_mlocked(folio)))
-		zone_stat_mod_folio(folio, NR_MLOCK, -folio_nr_pages(folio));
-
+	hugetlb_piece_clear_mlocked(folio);
 	if (atomic_long_sub_and_test(folio_nr_pages(folio), &split->nr_away))
 		schedule_work(&split->rejoin);
 }

@@ -174,6 +174,10 @@ static void test_poison(struct kunit *test)
 	KUNIT_ASSERT_EQ(test, split_pages(f, small, small + 1), 0);
 	KUNIT_EXPECT_EQ(test, fail_memory(f, large), -EBUSY);
 	KUNIT_EXPECT_EQ(test, fail_memory(f, small), -EBUSY);
+	/* Once more, as madvise() does it: with a reference, which is dropped. */
+	get_page(f->head + small);
+	KUNIT_EXPECT_EQ(test, memory_failure(page_to_pfn(f->head + small),
+					     MF_SW_SIMULATED | MF_COUNT_INCREASED), -EHWPOISON);
 
 	KUNIT_EXPECT_FALSE(test, merge_pages(f, 0, f->nr));
 	check_pieces(test, small, small + 1);

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 #
 # Run the KUnit tests of mm/hugetlb_split.c (CONFIG_HUGETLB_SPLIT_KUNIT_TEST) on pages
-# of all kinds, while others look at all pages of the system all the time.
+# of all kinds.  While they are about others who look at the pages, there are others
+# who look at all pages of the system.
 #
 # The pages are those that the pool has at the start, and, where it can be made anew,
 # pages without and with HVO that were allocated at run time.
@@ -14,6 +15,7 @@ pools='/sys/devices/system/node/node*/hugepages/hugepages-*kB/nr_hugepages'
 suites='hugetlb_split_cut hugetlb_split hugetlb_split_life hugetlb_split_cost'
 faults=/sys/kernel/debug
 nr=0
+walker=
 
 # Let allocations that may sleep fail, too; the tests say which.
 allow_faults()
@@ -35,6 +37,18 @@ walk()
 		done
 		echo 1 >/proc/sys/vm/compact_memory
 	done 2>/dev/null
+}
+
+start_walk()
+{
+	walk &
+	walker=$!
+}
+
+stop_walk()
+{
+	[ -z "$walker" ] || kill "$walker"
+	walker=
 }
 
 # One line for each case and page size, and why it failed.
@@ -60,7 +74,9 @@ flatten()
 run_suites()
 {
 	for suite in $suites; do
+		[ "$suite" != hugetlb_split_life ] || start_walk
 		echo 1 >"$kunit/$suite/run"
+		stop_walk
 		flatten "$suite, $1" <"$kunit/$suite/results" >>"$results"
 		was=$nr
 		nr=$(grep -cE '^(not )?ok' "$results")
@@ -95,9 +111,7 @@ fi
 
 results=$(mktemp)
 allow_faults
-walk &
-walker=$!
-trap 'kill $walker; rm -f "$results"' EXIT
+trap 'stop_walk; rm -f "$results"' EXIT
 
 fill_pools
 run_suites 'pages as they are'
