@@ -37,18 +37,20 @@
  * reference, too, and a piece changes only while nobody but the page cache has any.
  * Within it hugetlb_lock, and the lock of the page cache, each on its own.
  */
-#include <linux/dax.h>
 #include <linux/delay.h>
 #include <linux/export.h>
 #include <linux/hugetlb.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
 #include <linux/preempt.h>
-#include <linux/shmem_fs.h>
+#include <linux/vmstat.h>
 #include <linux/xarray.h>
 
 #include "hugetlb_split.h"
 #include "internal.h"
+
+#define CREATE_TRACE_POINTS
+#include <trace/events/hugetlb_split.h>
 
 /*
  * The page cache makes whoever looks up a folio spin while it is being changed, and
@@ -111,86 +113,6 @@ static bool freeze_folio_wait(struct folio *folio)
 	return false;
 }
 
-/* Make the page cache's entry at an index one of at most @order. */
-static int split_entry(struct xa_state *xas, struct folio *folio, pgoff_t index,
-		       unsigned int order)
-{
-	unsigned int old;
-
-	do {
-		xas_lock_irq(xas);
-		do {
-			xas_set(xas, index);
-			xas_load(xas);
-			old = xas_get_order(xas);
-			if (old <= order)
-				break;
-			xas_set_order(xas, index,
-				      max(order, xas_try_split_min_order(old)));
-			xas_try_split(xas, folio, old);
-		} while (!xas_error(xas));
-		xas_unlock_irq(xas);
-	} while (xas_nomem(xas, GFP_KERNEL));
-
-	return xas_error(xas);
-}
-
-/* Undo split_entries(), however far it got.  Larger entries need no memory. */
-static void join_entries(struct address_space *mapping, struct folio *folio)
-{
-	XA_STATE_ORDER(xas, &mapping->i_pages, folio->index, folio_order(folio));
-
-	mapping_set_update(&xas, mapping);
-
-	xas_lock_irq(&xas);
-	xas_store(&xas, folio);
-	xas_unlock_irq(&xas);
-	VM_WARN_ON_ONCE(xas_error(&xas));
-}
-
-/*
- * Make room for the pieces in the page cache.  All entries still point to @folio,
- * which is correct, just more than it needs.
- */
-static int split_entries(struct address_space *mapping, struct folio *folio,
-			 const struct hugetlb_cut *cut)
-{
-	XA_STATE(xas, &mapping->i_pages, folio->index);
-	unsigned int order;
-	unsigned long pos;
-	int err;
-
-	mapping_set_update(&xas, mapping);
-
-	for_each_hugetlb_piece(cut, pos, order) {
-		err = split_entry(&xas, folio, folio->index + pos, order);
-		if (err) {
-			join_entries(mapping, folio);
-			return err;
-		}
-	}
-	return 0;
-}
-
-/* Let the entries that split_entries() made point to the pieces. */
-static void store_pieces(struct address_space *mapping, struct folio *folio,
-			 const struct hugetlb_cut *cut)
-{
-	XA_STATE(xas, &mapping->i_pages, folio->index);
-	unsigned int order;
-	unsigned long pos;
-
-	mapping_set_update(&xas, mapping);
-
-	xas_lock_irq(&xas);
-	for_each_hugetlb_piece(cut, pos, order) {
-		xas_set_order(&xas, folio->index + pos, order);
-		xas_store(&xas, folio_page(folio, pos));
-	}
-	xas_unlock_irq(&xas);
-	VM_WARN_ON_ONCE(xas_error(&xas));
-}
-
 static void thaw_pieces(struct folio *folio, const struct hugetlb_cut *cut)
 {
 	unsigned int order;
@@ -215,7 +137,7 @@ static int cut_folio(struct address_space *mapping, struct folio *folio,
 	if (err)
 		goto err_split;
 
-	err = split_entries(mapping, folio, cut);
+	err = hugetlb_split_entries(mapping, folio, cut);
 	if (err)
 		goto err_pieces;
 
@@ -224,16 +146,19 @@ static int cut_folio(struct address_space *mapping, struct folio *folio,
 		goto err_entries;
 	}
 
-	if (folio_test_hugetlb(folio))
+	if (folio_test_hugetlb(folio)) {
 		hugetlb_split_begin(split);
+		count_vm_event(HTLB_SPLIT);
+	}
 	hugetlb_make_pieces(folio, cut);
-	store_pieces(mapping, folio, cut);
+	hugetlb_store_pieces(mapping, folio, cut);
 	thaw_pieces(folio, cut);
 	preempt_enable();
+	trace_hugetlb_split(folio_pfn(folio), cut->nr, cut->start, cut->end);
 	return 0;
 
 err_entries:
-	join_entries(mapping, folio);
+	hugetlb_join_entries(mapping, folio);
 err_pieces:
 	hugetlb_share_tails(folio);
 err_split:
@@ -357,11 +282,14 @@ static int join_block(struct merge *merge, struct folio *folio, unsigned int ord
 	hugetlb_join_pieces(folio, order);
 	if (order >= VMEMMAP_TAIL_MIN_ORDER)
 		merge->unshared |= hugetlb_piece_has_hvo(folio);
-	if (order == folio_order(&split->whole))
+	if (order == folio_order(&split->whole)) {
 		hugetlb_split_end(split);
-	join_entries(merge->mapping, folio);
+		count_vm_event(HTLB_MERGE);
+	}
+	hugetlb_join_entries(merge->mapping, folio);
 	thaw_folio(folio);
 	preempt_enable();
+	trace_hugetlb_merge(folio_pfn(folio), order);
 	return 0;
 }
 
@@ -395,9 +323,8 @@ static bool merge_block(struct merge *merge, pgoff_t index, unsigned int order)
 }
 
 /* Merge what is in [start, end) of one huge page. */
-static bool merge_pieces(struct address_space *mapping, pgoff_t start, pgoff_t end)
+static bool merge_pieces(struct merge *merge, pgoff_t start, pgoff_t end)
 {
-	struct merge merge = { .mapping = mapping };
 	unsigned int order;
 	bool all = true;
 	pgoff_t index;
@@ -406,23 +333,25 @@ static bool merge_pieces(struct address_space *mapping, pgoff_t start, pgoff_t e
 		order = ilog2(end - index);
 		if (index)
 			order = min_t(unsigned int, order, __ffs(index));
-		all &= merge_block(&merge, index, order);
+		all &= merge_block(merge, index, order);
 	}
+	return all;
+}
 
-	if (!merge.unshared)
-		return all;
+/* Let HVO have the tails of what has been merged. */
+static void share_tails(struct address_space *mapping, pgoff_t start, pgoff_t end)
+{
+	pgoff_t index = start;
+	struct folio *folio;
 
 	/* For those who saw a reference count where there is none any more. */
 	synchronize_rcu_expedited();
-	for (index = start; index < end;) {
-		struct folio *folio = find_folio(mapping, index);
 
-		if (WARN_ON_ONCE(!folio))
-			break;
+	while (index < end && (folio = find_next_folio(mapping, &index, end))) {
 		hugetlb_share_tails(folio);
 		index = folio_next_index(folio);
+		cond_resched();
 	}
-	return all;
 }
 
 /**
@@ -441,6 +370,7 @@ static bool merge_pieces(struct address_space *mapping, pgoff_t start, pgoff_t e
  */
 bool hugetlb_merge_range(struct address_space *mapping, pgoff_t start, pgoff_t end)
 {
+	struct merge merge = { .mapping = mapping };
 	pgoff_t index = start;
 	struct folio *folio;
 	bool all = true;
@@ -457,10 +387,13 @@ bool hugetlb_merge_range(struct address_space *mapping, pgoff_t start, pgoff_t e
 
 		next = round_up(index + 1, 1UL << hugetlb_piece_whole_order(folio));
 		next = min(next, end);
-		all &= merge_pieces(mapping, index, next);
+		all &= merge_pieces(&merge, index, next);
 		index = next;
 		cond_resched();
 	}
+
+	if (merge.unshared)
+		share_tails(mapping, start, end);
 	return all;
 }
 EXPORT_SYMBOL_FOR_MODULES(hugetlb_merge_range, "kvm");

@@ -19,6 +19,7 @@
  * @head: the first struct page
  * @nr_away: base pages that are in the page cache or in somebody's hands
  * @rejoin: makes the page whole after its last piece has come home
+ * @rcu: delays freeing it, as some look at @whole's flags without a lock
  *
  * The page cache's invalidate_lock, held exclusively, protects the pieces until
  * they leave the page cache; from then on there is nothing left to be changed
@@ -30,6 +31,7 @@ struct hugetlb_split {
 	struct page		*head;
 	atomic_long_t		nr_away;
 	struct work_struct	rejoin;
+	struct rcu_head		rcu;
 };
 
 /*
@@ -68,6 +70,13 @@ static inline unsigned int hugetlb_cut_order(const struct hugetlb_cut *cut,
 	     pos < (cut)->nr && (ord = hugetlb_cut_order(cut, pos), true); \
 	     pos += 1UL << ord)
 
+/* mm/hugetlb_split_entries.c */
+int hugetlb_split_entries(struct address_space *mapping, struct folio *folio,
+			  const struct hugetlb_cut *cut);
+void hugetlb_store_pieces(struct address_space *mapping, struct folio *folio,
+			  const struct hugetlb_cut *cut);
+void hugetlb_join_entries(struct address_space *mapping, struct folio *folio);
+
 /* mm/hugetlb_split_pages.c */
 int hugetlb_prepare_pieces(struct folio *folio, const struct hugetlb_cut *cut);
 void hugetlb_make_pieces(struct folio *folio, const struct hugetlb_cut *cut);
@@ -83,18 +92,20 @@ bool hugetlb_piece_has_hvo(struct folio *folio);
 void hugetlb_split_begin(struct hugetlb_split *split);
 void hugetlb_split_end(struct hugetlb_split *split);
 void hugetlb_piece_clear_mlocked(struct folio *folio);
+
+/* mm/hugetlb_split_error.c */
 bool hugetlb_split_poisoned(struct hugetlb_split *split, struct page *page,
 			    unsigned long nr);
 
 /* mm/memory-failure.c */
 #ifdef CONFIG_MEMORY_FAILURE
-bool hugetlb_raw_hwpoison_range(struct folio *folio, struct page *page,
-				unsigned long nr);
+struct page *hugetlb_raw_hwpoison(struct folio *folio, struct page *page,
+				  unsigned long nr);
 #else
-static inline bool hugetlb_raw_hwpoison_range(struct folio *folio,
-					      struct page *page, unsigned long nr)
+static inline struct page *hugetlb_raw_hwpoison(struct folio *folio,
+						struct page *page, unsigned long nr)
 {
-	return false;
+	return NULL;
 }
 #endif
 

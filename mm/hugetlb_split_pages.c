@@ -41,6 +41,8 @@
 
 /* What every piece takes over from the folio it was part of. */
 #define PIECE_FLAGS		(BIT(PG_uptodate) | BIT(PG_dirty))
+/* What no struct page takes along; not its zone, node and section. */
+#define STALE_FLAGS		(PAGE_FLAGS_CHECK_AT_PREP | __PG_HWPOISON)
 
 /* All vmemmap pages of a block, by their first struct page, but the head's. */
 #define for_each_tail_vmemmap(page, head, order)			\
@@ -190,7 +192,7 @@ static void clear_memcg_data(struct page *page)
 /* It is a head in all respects before it says so. */
 static void init_head(struct folio *folio, unsigned int order, unsigned long flags)
 {
-	folio->flags.f = (folio->flags.f & ~PAGEFLAGS_MASK) | flags |
+	folio->flags.f = (folio->flags.f & ~STALE_FLAGS) | flags |
 			 (order ? BIT(PG_head) : 0);
 	folio->page.lru.prev = NULL;
 	folio->private = NULL;
@@ -204,7 +206,7 @@ static void init_head(struct folio *folio, unsigned int order, unsigned long fla
 /* What was a head, or held something for one, holds nothing of it afterwards. */
 static void init_tail(struct page *page, struct page *head, unsigned int order)
 {
-	page->flags.f &= ~PAGEFLAGS_MASK;
+	page->flags.f &= ~STALE_FLAGS;
 	page->lru.prev = NULL;
 	((struct folio *)page)->index = 0;
 	page->private = 0;
@@ -257,13 +259,14 @@ static void change_shared_tails(struct page *head, unsigned int order)
  * @folio: a huge page after hugetlb_split_begin(), or a piece
  * @cut: what hugetlb_prepare_pieces() prepared
  *
- * Pieces above order 0 get their page type.  The reference counts of all are zero
- * before and after.
+ * Pieces above order 0 get their page type, and those with memory errors are marked.
+ * The reference counts of all are zero before and after.
  *
  * Context: may be atomic, but interrupts are enabled.
  */
 void hugetlb_make_pieces(struct folio *folio, const struct hugetlb_cut *cut)
 {
+	struct hugetlb_split *split = hugetlb_split_find(folio_pfn(folio));
 	unsigned long pos, flags = folio->flags.f & PIECE_FLAGS;
 	struct address_space *mapping = folio->mapping;
 	bool hvo = hugetlb_piece_has_hvo(folio);
@@ -277,6 +280,8 @@ void hugetlb_make_pieces(struct folio *folio, const struct hugetlb_cut *cut)
 		piece->mapping = mapping;
 		piece->index = index + pos;
 		init_piece(piece, order, flags, hvo);
+		if (hugetlb_split_poisoned(split, &piece->page, 1UL << order))
+			folio_set_hwpoison(piece);
 	}
 
 	if (!shared)

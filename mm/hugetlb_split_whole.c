@@ -14,7 +14,10 @@
 #include <linux/hugetlb.h>
 #include <linux/mm.h>
 #include <linux/slab.h>
+#include <linux/vmstat.h>
 #include <linux/xarray.h>
+
+#include <trace/events/hugetlb_split.h>
 
 #include "hugetlb_split.h"
 #include "hugetlb_vmemmap.h"
@@ -47,7 +50,8 @@ static int store_split(struct hugetlb_split *split, void *entry)
  * @pfn: any page frame
  *
  * Context: any.  The caller knows that a piece is not home yet, or holds
- * hugetlb_lock, or doesn't look into it.
+ * hugetlb_lock, or doesn't look into it, or in an RCU read-side critical section
+ * at nothing but flags.
  * Return: the split page, or NULL.
  */
 struct hugetlb_split *hugetlb_split_find(unsigned long pfn)
@@ -116,6 +120,8 @@ static void rejoin_pieces(struct work_struct *work)
 	hugetlb_split_end(split);
 	folio_clear_dirty(folio);
 	folio_clear_uptodate(folio);
+	count_vm_event(HTLB_REJOIN);
+	trace_hugetlb_rejoin(folio_pfn(folio), folio_order(folio));
 	free_huge_folio(folio);
 }
 
@@ -212,24 +218,7 @@ void hugetlb_split_end(struct hugetlb_split *split)
 	list_replace(&split->whole.lru, &folio->lru);
 	spin_unlock_irqrestore(&hugetlb_lock, flags);
 
-	kfree(split);
-}
-
-/* Has one of the pages from @page on a memory error? */
-bool hugetlb_split_poisoned(struct hugetlb_split *split, struct page *page,
-			    unsigned long nr)
-{
-	unsigned long flags;
-	bool poisoned;
-
-	if (!folio_test_hwpoison(&split->whole))
-		return false;
-
-	spin_lock_irqsave(&hugetlb_lock, flags);
-	poisoned = hugetlb_raw_hwpoison_range(&split->whole, page, nr);
-	spin_unlock_irqrestore(&hugetlb_lock, flags);
-
-	return poisoned;
+	kfree_rcu(split, rcu);
 }
 
 /* munlock() doesn't find pages that were unmapped before it came. */
@@ -245,8 +234,11 @@ void hugetlb_piece_clear_mlocked(struct folio *folio)
  */
 void hugetlb_piece_unaccount(struct folio *folio)
 {
-	if (!folio_test_hugetlb(folio))
-		__folio_set_hugetlb_piece(folio);
+	if (folio_test_hugetlb(folio))
+		return;
+
+	__folio_set_hugetlb_piece(folio);
+	trace_hugetlb_piece_park(folio_pfn(folio), folio_order(folio));
 }
 
 /* A piece that has left the page cache loses its last reference, in any context. */
@@ -256,6 +248,7 @@ void hugetlb_free_piece(struct folio *folio)
 
 	VM_WARN_ON_ONCE_FOLIO(folio_ref_count(folio), folio);
 
+	trace_hugetlb_piece_release(folio_pfn(folio), folio_order(folio));
 	hugetlb_piece_clear_mlocked(folio);
 	if (atomic_long_sub_and_test(folio_nr_pages(folio), &split->nr_away))
 		schedule_work(&split->rejoin);

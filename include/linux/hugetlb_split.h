@@ -22,12 +22,15 @@ struct hugetlb_split_usage {
 	unsigned long nr_vmemmap;
 };
 
-#ifdef CONFIG_HUGETLB_SPLIT
+/* For those who use pieces, and select CONFIG_HUGETLB_SPLIT. */
 int hugetlb_split_range(struct address_space *mapping, pgoff_t start, pgoff_t end);
 bool hugetlb_merge_range(struct address_space *mapping, pgoff_t start, pgoff_t end);
 void hugetlb_split_usage(struct address_space *mapping, pgoff_t start,
 			 pgoff_t end, struct hugetlb_split_usage *usage);
+struct folio *hugetlb_split_hwpoison(struct address_space *mapping, struct folio *folio);
+unsigned int hugetlb_split_healthy_order(unsigned long pfn, unsigned int order);
 
+#ifdef CONFIG_HUGETLB_SPLIT
 /* For the code that meets pieces; each is safe to call on any folio. */
 void hugetlb_piece_unaccount(struct folio *folio);
 void hugetlb_free_piece(struct folio *folio);

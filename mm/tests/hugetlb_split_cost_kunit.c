@@ -127,7 +127,7 @@ static void test_time(struct kunit *test)
 
 static struct kunit_case cost_cases[] = {
 	KUNIT_CASE_PARAM(test_memory, split_page_sizes),
-	KUNIT_CASE_PARAM_ATTR(test_time, split_page_sizes, slow),
+	SPLIT_CASE_SLOW(test_time),
 	{ }
 };
 

@@ -6,6 +6,7 @@
 #include <linux/delay.h>
 #include <linux/file.h>
 #include <linux/hugetlb_reserve.h>
+#include <linux/hugetlb_split.h>
 #include <linux/mm.h>
 #include <linux/mmdebug.h>
 #include <linux/pgtable.h>
@@ -30,6 +31,23 @@ const void *split_page_sizes(struct kunit *test, const void *prev, char *desc)
 }
 
 static const struct file_operations split_fops = { };
+
+/* What a user of pieces does about a memory error, but for users of its own. */
+static int split_error_folio(struct address_space *mapping, struct folio *folio)
+{
+	folio_unlock(folio);
+	filemap_invalidate_lock(mapping);
+	if (folio->mapping == mapping)
+		folio = hugetlb_split_hwpoison(mapping, folio);
+	filemap_invalidate_unlock(mapping);
+	folio_lock(folio);
+	return 0;
+}
+
+static const struct address_space_operations split_aops = {
+	.dirty_folio		= noop_dirty_folio,
+	.error_remove_folio	= split_error_folio,
+};
 
 static struct folio *allocate_page(struct split_file *f)
 {
@@ -65,6 +83,7 @@ int split_file_init(struct kunit *test)
 					    O_RDWR, NULL);
 	KUNIT_ASSERT_FALSE(test, IS_ERR(f->file));
 	f->mapping = f->file->f_mapping;
+	f->mapping->a_ops = &split_aops;
 	mapping_set_hugetlb_split(f->mapping);
 	f->nr = pages_per_huge_page(f->h);
 	f->index = HUGE_INDEX * f->nr;

@@ -249,8 +249,8 @@ static struct kunit_suite cut_suite = {
 };
 
 static struct kunit_case page_cases[] = {
-	KUNIT_CASE_PARAM_ATTR(test_shapes, split_page_sizes, slow),
-	KUNIT_CASE_PARAM_ATTR(test_random_shapes, split_page_sizes, slow),
+	SPLIT_CASE_SLOW(test_shapes),
+	SPLIT_CASE_SLOW(test_random_shapes),
 	KUNIT_CASE_PARAM(test_split_pieces, split_page_sizes),
 	KUNIT_CASE_PARAM(test_split_held, split_page_sizes),
 	KUNIT_CASE_PARAM(test_merge_held, split_page_sizes),

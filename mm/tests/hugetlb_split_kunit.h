@@ -46,7 +46,10 @@ bool merge_pages(struct split_file *f, unsigned long start, unsigned long end);
 void get_usage(struct split_file *f, struct hugetlb_split_usage *usage);
 void truncate_file(struct split_file *f);
 
-static const struct kunit_attributes slow = { .speed = KUNIT_SPEED_SLOW };
+/* A case for each size of pages that takes seconds. */
+#define SPLIT_CASE_SLOW(test)						\
+	KUNIT_CASE_PARAM_ATTR(test, split_page_sizes,			\
+			      ((struct kunit_attributes){ .speed = KUNIT_SPEED_SLOW }))
 
 static inline bool is_whole(struct split_file *f)
 {

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Tests of what happens to a HugeTLB page while it is split: its pieces are held
- * beyond the life of their file, looked at by others, hit by memory errors, and short
- * of memory.
+ * beyond the life of their file, looked at by others, and short of memory.
  */
 #include <linux/completion.h>
 #include <linux/folio_batch.h>
@@ -155,49 +154,6 @@ static void test_hammer(struct kunit *test)
 	check_pieces(test, 0, 0);
 }
 
-#ifdef CONFIG_MEMORY_FAILURE
-static int fail_memory(struct split_file *f, unsigned long pos)
-{
-	return memory_failure(page_to_pfn(f->head + pos), MF_SW_SIMULATED);
-}
-
-/*
- * An error in a large piece, whose struct page is read-only, and in a small one.
- * The pieces that have errors never merge, all others do.  The pool gets the page
- * back with the errors, and doesn't hand it out.
- */
-static void test_poison(struct kunit *test)
-{
-	struct split_file *f = test->priv;
-	unsigned long small = 9, large = f->nr - 5;
-
-	KUNIT_ASSERT_EQ(test, split_pages(f, small, small + 1), 0);
-	KUNIT_EXPECT_EQ(test, fail_memory(f, large), -EBUSY);
-	KUNIT_EXPECT_EQ(test, fail_memory(f, small), -EBUSY);
-	/* Once more, as madvise() does it: with a reference, which is dropped. */
-	get_page(f->head + small);
-	KUNIT_EXPECT_EQ(test, memory_failure(page_to_pfn(f->head + small),
-					     MF_SW_SIMULATED | MF_COUNT_INCREASED), -EHWPOISON);
-
-	KUNIT_EXPECT_FALSE(test, merge_pages(f, 0, f->nr));
-	check_pieces(test, small, small + 1);
-	KUNIT_EXPECT_EQ(test, soft_offline_page(page_to_pfn(f->head + large), 0), -EIO);
-
-	truncate_file(f);
-	KUNIT_EXPECT_TRUE(test, page_comes_home(f));
-	KUNIT_EXPECT_TRUE(test, is_whole(f));
-	KUNIT_EXPECT_TRUE(test, folio_test_hwpoison(page_folio(f->head)));
-
-	KUNIT_EXPECT_EQ(test, unpoison_memory(page_to_pfn(f->head)), 0);
-	KUNIT_EXPECT_FALSE(test, folio_test_hwpoison(page_folio(f->head)));
-}
-#else
-static void test_poison(struct kunit *test)
-{
-	kunit_skip(test, "CONFIG_MEMORY_FAILURE is off");
-}
-#endif
-
 #ifdef CONFIG_FAULT_INJECTION
 /* Fail one allocation.  How many came before? */
 static int split_with_failure(struct split_file *f, int nth)
@@ -249,8 +205,7 @@ static void test_enomem(struct kunit *test)
 static struct kunit_case life_cases[] = {
 	KUNIT_CASE_PARAM(test_late_release, split_page_sizes),
 	KUNIT_CASE_PARAM(test_truncate_pieces, split_page_sizes),
-	KUNIT_CASE_PARAM_ATTR(test_hammer, split_page_sizes, slow),
-	KUNIT_CASE_PARAM(test_poison, split_page_sizes),
+	SPLIT_CASE_SLOW(test_hammer),
 	KUNIT_CASE_PARAM(test_enomem, split_page_sizes),
 	{ }
 };

@@ -17,17 +17,22 @@
  *
  * A conversion has a point of no return, as page tables that have been zapped
  * can't be restored for all types of VMs.  Everything that may fail comes before
- * it: allocation of the tree's nodes and, as private memory mustn't be accessible
- * to the host, the check for references that others hold.
+ * it: allocation of the tree's nodes; for memory that becomes private, and thus must
+ * not be accessible to the host, the check for references that others hold; and for
+ * memory that becomes shared, of which the host wants to use each page by itself, the
+ * split of huge pages.
  */
+#include <linux/hugetlb_split.h>
 #include <linux/kvm_host.h>
 #include <linux/maple_tree.h>
 #include <linux/module.h>
 #include <linux/pagemap.h>
-#include <linux/swap.h>
 #include <linux/xarray.h>
 
 #include "guest_memfd.h"
+
+#define CREATE_TRACE_POINTS
+#include <trace/events/guest_memfd.h>
 
 #ifdef kvm_arch_has_private_mem
 bool __ro_after_init gmem_in_place_conversion = !IS_ENABLED(CONFIG_KVM_VM_MEMORY_ATTRIBUTES);
@@ -111,6 +116,21 @@ unsigned int kvm_gmem_attributes_order(struct inode *inode, pgoff_t index,
 	return order;
 }
 
+/* Narrow [@start, @end), which contains @index, to what has the same attributes. */
+void kvm_gmem_clamp_to_attributes(struct inode *inode, pgoff_t index, pgoff_t *start,
+				  pgoff_t *end)
+{
+	MA_STATE(mas, &GMEM_I(inode)->attributes, index, index);
+
+	lockdep_assert_held(&inode->i_mapping->invalidate_lock);
+
+	if (WARN_ON_ONCE(!mas_walk(&mas)))
+		return;
+
+	*start = max(*start, mas.index);
+	*end = min(*end, mas.last + 1);
+}
+
 /* Equal neighbours are one entry, hence a uniform range is within one, too. */
 static bool kvm_gmem_range_has_attributes(struct inode *inode, pgoff_t start,
 					  pgoff_t end, void *entry)
@@ -141,53 +161,6 @@ static int kvm_gmem_prealloc_attributes(struct ma_state *mas, void *entry)
 
 	mas_set_range(mas, first, last);
 	return mas_preallocate(mas, entry, GFP_KERNEL);
-}
-
-/*
- * The caller holds one reference, the page cache one for each page.  A mapping
- * doesn't count as known: it is of a host fault that was on its way when the caller
- * took the lock and unmapped the folio.
- */
-static bool kvm_gmem_folio_is_in_use(struct folio *folio,
-				     enum lru_cache_drained *drained)
-{
-	/* What is certain first: draining the LRU caches is expensive. */
-	if (folio_maybe_dma_pinned(folio) || folio_mapped(folio))
-		return true;
-
-	lru_cache_drain_for_folio(folio, 1, drained);
-
-	return folio_ref_count(folio) != folio_nr_pages(folio) + 1;
-}
-
-/* Returns -EAGAIN, and the first index that is in use, if there is one. */
-static int kvm_gmem_check_references(struct address_space *mapping, pgoff_t start,
-				     pgoff_t end, enum lru_cache_drained *drained,
-				     pgoff_t *err_index)
-{
-	struct folio_batch fbatch;
-	pgoff_t next = start;
-	unsigned int i;
-	int r = 0;
-
-	folio_batch_init(&fbatch);
-	while (!r && filemap_get_folios(mapping, &next, end - 1, &fbatch)) {
-		for (i = 0; i < folio_batch_count(&fbatch); i++) {
-			struct folio *folio = fbatch.folios[i];
-
-			if (!kvm_gmem_folio_is_in_use(folio, drained))
-				continue;
-
-			*err_index = max(start, folio->index);
-			r = -EAGAIN;
-			break;
-		}
-
-		folio_batch_release(&fbatch);
-		cond_resched();
-	}
-
-	return r;
 }
 
 /*
@@ -252,6 +225,26 @@ static void kvm_gmem_grant_host_access(struct kvm *kvm, struct inode *inode,
 }
 
 /*
+ * Merge what is private of the huge pages that have a part in the range, as far as
+ * it is together.  Shared memory is left alone: the host asked for single pages.
+ */
+static void kvm_gmem_merge_private(struct inode *inode, pgoff_t start, pgoff_t end)
+{
+	MA_STATE(mas, &GMEM_I(inode)->attributes, start, start);
+	const pgoff_t nr_pages = kvm_gmem_nr_pages(inode);
+	void *entry;
+
+	mas_for_each(&mas, entry, end - 1) {
+		if (!(xa_to_value(entry) & KVM_MEMORY_ATTRIBUTE_PRIVATE))
+			continue;
+
+		hugetlb_merge_range(inode->i_mapping,
+				    max(mas.index, round_down(start, nr_pages)),
+				    min(mas.last + 1, round_up(end, nr_pages)));
+	}
+}
+
+/*
  * Give the pages of [@start, @end) the attributes @attrs, all of them or none.
  * @err_index is where, if an error is returned.
  */
@@ -273,12 +266,13 @@ static int kvm_gmem_convert(struct kvm *kvm, struct inode *inode, pgoff_t start,
 	if (r)
 		goto out_unlock;
 
-	if (to_private) {
+	if (to_private)
 		r = kvm_gmem_revoke_host_access(inode, start, end, err_index);
-		if (r) {
-			mas_destroy(&mas);
-			goto out_unlock;
-		}
+	else if (kvm_gmem_is_hugetlb(inode))
+		r = kvm_gmem_split_for_conversion(inode, start, end, err_index);
+	if (r) {
+		mas_destroy(&mas);
+		goto out_merge;
 	}
 
 	/*
@@ -296,8 +290,12 @@ static int kvm_gmem_convert(struct kvm *kvm, struct inode *inode, pgoff_t start,
 
 	kvm_gmem_invalidate_end(inode, start, end);
 
+out_merge:
+	if (kvm_gmem_is_hugetlb(inode))
+		kvm_gmem_merge_private(inode, start, end);
 out_unlock:
 	filemap_invalidate_unlock(inode->i_mapping);
+	trace_kvm_gmem_convert(inode, start, end, attrs, r);
 	return r;
 }
 
