@@ -43,6 +43,7 @@
 #include <linux/mm.h>
 #include <linux/pagemap.h>
 #include <linux/preempt.h>
+#include <linux/sched/signal.h>
 #include <linux/vmstat.h>
 #include <linux/xarray.h>
 
@@ -171,17 +172,19 @@ err_split:
  * @mapping: a file with HugeTLB pages in its page cache
  * @start: first index, in PAGE_SIZE units
  * @end: index after the last
+ * @err_index: where it failed, if it did; may be NULL
  *
  * Everything in the range becomes folios of order 0, and what is beside it stays
  * as large as possible.  Nothing of the range is mapped by users, unless it is of
  * order 0.  Indices without a folio are skipped.
  *
  * Context: may sleep.  The caller holds @mapping's invalidate_lock for writing.
- * Return: 0; -ENOMEM; or -EAGAIN if somebody holds a reference to something larger
- * than order 0 for more than an instant.  After an error the pieces may be smaller
- * than they were; hugetlb_merge_range() helps.
+ * Return: 0; -ENOMEM; -EINTR if the task is going to die; or -EAGAIN if somebody holds
+ * a reference to something larger than order 0 for more than an instant.  After an
+ * error the pieces may be smaller than they were; hugetlb_merge_range() helps.
  */
-int hugetlb_split_range(struct address_space *mapping, pgoff_t start, pgoff_t end)
+int hugetlb_split_range(struct address_space *mapping, pgoff_t start, pgoff_t end,
+			pgoff_t *err_index)
 {
 	pgoff_t index = start;
 	struct folio *folio;
@@ -204,9 +207,12 @@ int hugetlb_split_range(struct address_space *mapping, pgoff_t start, pgoff_t en
 		cut.end = min(end - folio->index, cut.nr);
 		cut.order = cut.end - cut.start <= STEP_NR ? 0 : STEP_ORDER;
 
-		err = cut_folio(mapping, folio, &cut);
-		if (err)
+		err = fatal_signal_pending(current) ? -EINTR : cut_folio(mapping, folio, &cut);
+		if (err) {
+			if (err_index)
+				*err_index = index;
 			return err;
+		}
 		cond_resched();
 	}
 	return 0;

@@ -33,6 +33,27 @@ bool hugetlb_split_poisoned(struct hugetlb_split *split, struct page *page,
 	return poisoned;
 }
 
+/* The huge page may be whole, and may be about to be split or merged. */
+static bool any_page_poisoned(unsigned long pfn)
+{
+	struct hugetlb_split *split;
+
+	guard(rcu)();
+	split = hugetlb_split_find(pfn);
+	return folio_test_hwpoison(split ? &split->whole : page_folio(pfn_to_page(pfn)));
+}
+
+static bool pages_poisoned(unsigned long pfn, unsigned long nr)
+{
+	struct page *page = pfn_to_page(pfn);
+	struct folio *whole;
+
+	guard(spinlock_irqsave)(&hugetlb_lock);
+	whole = hugetlb_split_whole(pfn) ?: page_folio(page);
+	return folio_test_hugetlb(whole) && folio_test_hwpoison(whole) &&
+	       hugetlb_raw_hwpoison(whole, page, nr);
+}
+
 /*
  * The page of a folio that the last error was in; NULL if that isn't known.  For a
  * whole huge page there is nobody but itself to ask.
@@ -74,7 +95,7 @@ struct folio *hugetlb_split_hwpoison(struct address_space *mapping, struct folio
 
 	index = folio->index + folio_page_idx(folio, page);
 	folio_put(folio);
-	if (hugetlb_split_range(mapping, index, index + 1))
+	if (hugetlb_split_range(mapping, index, index + 1, NULL))
 		pr_warn("%#lx: HugeTLB page not split around the memory error\n",
 			page_to_pfn(page));
 
@@ -86,29 +107,40 @@ struct folio *hugetlb_split_hwpoison(struct address_space *mapping, struct folio
 EXPORT_SYMBOL_FOR_MODULES(hugetlb_split_hwpoison, "kvm");
 
 /**
+ * hugetlb_split_page_poisoned() - Tell whether a page has a memory error.
+ * @page: of a file whose HugeTLB pages may be split
+ *
+ * PG_hwpoison of a folio says that some page in it has one.
+ *
+ * Context: any but hard interrupts.  The page stays in the file.
+ * Return: whether it has; true, too, if it isn't known which page of a folio has.
+ */
+bool hugetlb_split_page_poisoned(struct page *page)
+{
+	unsigned long pfn = page_to_pfn(page);
+
+	return any_page_poisoned(pfn) && pages_poisoned(pfn, 1);
+}
+EXPORT_SYMBOL_FOR_MODULES(hugetlb_split_page_poisoned, "kvm");
+
+/**
  * hugetlb_split_healthy_order() - Tell how far a page is from a memory error.
- * @pfn: a page frame in a file whose HugeTLB pages may be split
+ * @pfn: a page frame of a file whose HugeTLB pages may be split
  * @order: no more than this is asked for
  *
  * For those who use more of a huge page than a piece at a time.
  *
- * Context: any but hard interrupts.  The result may be out of date at once, unless
- * who acts on it is told about errors.
+ * Context: any but hard interrupts.  The page stays in the file.  The result may be
+ * out of date at once, unless who acts on it is told about errors.
  * Return: the order, at most @order, of the largest naturally aligned block around
  * @pfn without an error.  0 may have one.
  */
 unsigned int hugetlb_split_healthy_order(unsigned long pfn, unsigned int order)
 {
-	struct hugetlb_split *split;
-
-	guard(rcu)();
-
-	split = hugetlb_split_find(pfn);
-	if (!split)
+	if (!any_page_poisoned(pfn))
 		return order;
 
-	while (order && hugetlb_split_poisoned(split, pfn_to_page(round_down(pfn, 1UL << order)),
-					       1UL << order))
+	while (order && pages_poisoned(round_down(pfn, 1UL << order), 1UL << order))
 		order--;
 	return order;
 }

@@ -36,9 +36,6 @@
 
 #define PAGES_PER_VMEMMAP	(PAGE_SIZE / sizeof(struct page))
 
-/* As HVO does: rather fail than let somebody be killed for it. */
-#define VMEMMAP_GFP		(GFP_KERNEL | __GFP_RETRY_MAYFAIL)
-
 /* What every piece takes over from the folio it was part of. */
 #define PIECE_FLAGS		(BIT(PG_uptodate) | BIT(PG_dirty))
 /* What no struct page takes along; not its zone, node and section. */
@@ -106,7 +103,8 @@ static bool needs_vmemmap(unsigned long pos)
  * @folio: a whole huge page, or a piece
  * @cut: how @folio is going to be cut
  *
- * The new vmemmap pages say the same as the shared one that they replace.
+ * The new vmemmap pages say the same as the shared one that they replace.  They are
+ * charged to the memory cgroup of who wants the pieces.
  *
  * Context: may sleep.  @folio can't be split, merged or freed meanwhile.
  * Return: 0, or -ENOMEM and all is as before.
@@ -126,7 +124,7 @@ int hugetlb_prepare_pieces(struct folio *folio, const struct hugetlb_cut *cut)
 		if (!needs_vmemmap(pos))
 			continue;
 
-		backing = alloc_pages_node(folio_nid(folio), VMEMMAP_GFP, 0);
+		backing = alloc_pages_node(folio_nid(folio), GFP_KERNEL_ACCOUNT, 0);
 		if (!backing) {
 			hugetlb_share_tails(folio);
 			return -ENOMEM;

@@ -10,6 +10,7 @@
 
 struct address_space;
 struct folio;
+struct page;
 
 /**
  * struct hugetlb_split_usage - what a range of a file consists of
@@ -23,11 +24,13 @@ struct hugetlb_split_usage {
 };
 
 /* For those who use pieces, and select CONFIG_HUGETLB_SPLIT. */
-int hugetlb_split_range(struct address_space *mapping, pgoff_t start, pgoff_t end);
+int hugetlb_split_range(struct address_space *mapping, pgoff_t start, pgoff_t end,
+			pgoff_t *err_index);
 bool hugetlb_merge_range(struct address_space *mapping, pgoff_t start, pgoff_t end);
 void hugetlb_split_usage(struct address_space *mapping, pgoff_t start,
 			 pgoff_t end, struct hugetlb_split_usage *usage);
 struct folio *hugetlb_split_hwpoison(struct address_space *mapping, struct folio *folio);
+bool hugetlb_split_page_poisoned(struct page *page);
 unsigned int hugetlb_split_healthy_order(unsigned long pfn, unsigned int order);
 
 #ifdef CONFIG_HUGETLB_SPLIT

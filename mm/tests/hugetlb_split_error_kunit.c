@@ -116,14 +116,17 @@ static void test_poison_again(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, memory_failure(page_to_pfn(f->head + pos),
 					     MF_SW_SIMULATED | MF_COUNT_INCREASED), -EHWPOISON);
 	KUNIT_EXPECT_EQ(test, page_ref_count(f->head + pos), 1);
-	KUNIT_EXPECT_EQ(test, soft_offline_page(page_to_pfn(f->head + pos), 0), -EIO);
+	/* It has been taken out of use already; what is beside it can't be. */
+	KUNIT_EXPECT_EQ(test, soft_offline_page(page_to_pfn(f->head + pos), 0), 0);
+	KUNIT_EXPECT_EQ(test, soft_offline_page(page_to_pfn(f->head + pos + 1), 0), -EIO);
+	KUNIT_EXPECT_FALSE(test, is_poisoned(f, pos + 1));
 
 	release_and_unpoison(test);
 }
 
 /*
- * Somebody holds the page, so it can't be split, and all of it is lost.  When it is
- * split later, only the piece with the error is.
+ * Somebody holds the page, so it can't be split, and is marked as a whole.  When it
+ * is split later, only the piece with the error is.
  */
 static void test_poison_held(struct kunit *test)
 {
@@ -135,8 +138,15 @@ static void test_poison_held(struct kunit *test)
 	folio_put(page_folio(f->head));
 	KUNIT_EXPECT_TRUE(test, is_whole(f));
 	KUNIT_EXPECT_TRUE(test, is_poisoned(f, 0));
+	/* But it is known where the error is. */
+	KUNIT_EXPECT_TRUE(test, hugetlb_split_page_poisoned(f->head + pos));
+	KUNIT_EXPECT_FALSE(test, hugetlb_split_page_poisoned(f->head + pos - 1));
+	KUNIT_EXPECT_EQ(test, healthy_order(f, 0), huge_page_order(f->h) - 1);
+	KUNIT_EXPECT_EQ(test, healthy_order(f, pos), 0);
 
 	KUNIT_ASSERT_EQ(test, split_pages(f, 0, 1), 0);
+	KUNIT_EXPECT_TRUE(test, hugetlb_split_page_poisoned(f->head + pos));
+	KUNIT_EXPECT_FALSE(test, hugetlb_split_page_poisoned(f->head + pos - 1));
 	check_pieces(test, 0, 1);
 	KUNIT_EXPECT_FALSE(test, is_poisoned(f, 0));
 	KUNIT_EXPECT_FALSE(test, is_poisoned(f, f->nr / 4));

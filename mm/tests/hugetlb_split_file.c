@@ -134,7 +134,7 @@ int split_pages(struct split_file *f, unsigned long start, unsigned long end)
 	int err;
 
 	filemap_invalidate_lock(f->mapping);
-	err = hugetlb_split_range(f->mapping, f->index + start, f->index + end);
+	err = hugetlb_split_range(f->mapping, f->index + start, f->index + end, NULL);
 	filemap_invalidate_unlock(f->mapping);
 	return err;
 }

@@ -269,10 +269,20 @@ static int kvm_gmem_convert(struct kvm *kvm, struct inode *inode, pgoff_t start,
 	if (to_private)
 		r = kvm_gmem_revoke_host_access(inode, start, end, err_index);
 	else if (kvm_gmem_is_hugetlb(inode))
-		r = kvm_gmem_split_for_conversion(inode, start, end, err_index);
+		r = hugetlb_split_range(inode->i_mapping, start, end, err_index);
 	if (r) {
 		mas_destroy(&mas);
 		goto out_merge;
+	}
+
+	kvm_gmem_invalidate_start(inode, start, end);
+
+	if (kvm_gmem_is_hugetlb(inode)) {
+		r = kvm_gmem_split_edges(inode, start, end);
+		if (r) {
+			mas_destroy(&mas);
+			goto out_end;
+		}
 	}
 
 	/*
@@ -280,16 +290,15 @@ static int kvm_gmem_convert(struct kvm *kvm, struct inode *inode, pgoff_t start,
 	 * have been converted before, and for some types of VMs the contents of
 	 * private memory don't survive a zap.
 	 */
-	kvm_gmem_invalidate_start(inode, start, end,
-				  to_private ? KVM_FILTER_SHARED : KVM_FILTER_PRIVATE);
+	kvm_gmem_zap(inode, start, end, to_private ? KVM_FILTER_SHARED : KVM_FILTER_PRIVATE);
 
 	if (!to_private)
 		kvm_gmem_grant_host_access(kvm, inode, start, end);
 
 	mas_store_prealloc(&mas, entry);
 
+out_end:
 	kvm_gmem_invalidate_end(inode, start, end);
-
 out_merge:
 	if (kvm_gmem_is_hugetlb(inode))
 		kvm_gmem_merge_private(inode, start, end);

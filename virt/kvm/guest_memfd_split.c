@@ -12,7 +12,8 @@
  *   converted to shared     split before the conversion, as that can fail
  *   converted to private    merged after the conversion
  *   leaves the file         merged first, so that it is in the pool at once; what
- *                           others hold follows when they let go of it
+ *                           others hold for longer than an instant follows when
+ *                           they let go of it
  *
  * All of this happens with the invalidate lock held exclusively.  The guest doesn't
  * notice: KVM maps by page frame, and the page frames stay where they are.
@@ -37,29 +38,7 @@ int kvm_gmem_split_around(struct inode *inode, pgoff_t index, pgoff_t start, pgo
 	start = max(start, round_down(index, KVM_GMEM_HOST_NR_PAGES));
 	end = min(end, round_down(index, KVM_GMEM_HOST_NR_PAGES) + KVM_GMEM_HOST_NR_PAGES);
 
-	return hugetlb_split_range(inode->i_mapping, start, end);
-}
-
-/*
- * Make everything in [@start, @end) single pages.  On failure @err_index is where,
- * and what is private is to be merged again.
- */
-int kvm_gmem_split_for_conversion(struct inode *inode, pgoff_t start, pgoff_t end,
-				  pgoff_t *err_index)
-{
-	pgoff_t index, next;
-	int r;
-
-	for (index = start; index < end; index = next) {
-		next = min(end, round_up(index + 1, kvm_gmem_nr_pages(inode)));
-		r = hugetlb_split_range(inode->i_mapping, index, next);
-		if (r) {
-			*err_index = index;
-			return r;
-		}
-	}
-
-	return 0;
+	return hugetlb_split_range(inode->i_mapping, start, end, NULL);
 }
 
 /*
@@ -81,4 +60,25 @@ int kvm_gmem_prepare_truncation(struct inode *inode, pgoff_t start, pgoff_t end)
 		hugetlb_merge_range(mapping, start, end);
 
 	return r;
+}
+
+/*
+ * Nobody uses the file any more.  What is whole when it is truncated is in the pool at
+ * once; what others hold stays in pieces, but they may not know that they hold it: the
+ * LRU caches keep pages that were locked into memory.
+ */
+void kvm_gmem_merge_all(struct inode *inode)
+{
+	const pgoff_t nr_pages = kvm_gmem_nr_pages(inode), end = i_size_read(inode) >> PAGE_SHIFT;
+	enum lru_cache_drained drained = LRU_CACHE_NOT_DRAINED;
+	struct address_space *mapping = inode->i_mapping;
+	pgoff_t index, err_index;
+
+	if (hugetlb_merge_range(mapping, 0, end))
+		return;
+
+	for (index = 0; index < end; index += nr_pages)
+		if (!kvm_gmem_check_references(mapping, index, index + nr_pages, &drained,
+					       &err_index))
+			hugetlb_merge_range(mapping, index, index + nr_pages);
 }

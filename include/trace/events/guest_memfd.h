@@ -14,7 +14,7 @@
 #include <linux/mm.h>
 #include <linux/tracepoint.h>
 
-/* The file has got a folio. */
+/* A folio was missing, and was allocated, maybe by somebody who was faster. */
 TRACE_EVENT(kvm_gmem_allocate,
 
 	TP_PROTO(struct inode *inode, struct folio *folio),

@@ -21,9 +21,11 @@ struct hugetlb_ledger {
 /*
  * In main(), before all tests: remember the pools of 2M and 1G pages, have a
  * cgroup v2 hierarchy with a hugetlb controller if possible.  The exit of the
- * process puts all back as it was.
+ * process puts all back as it was.  A test that only remembers the pools has no
+ * cgroups in its ledgers, and needs not close them.
  */
 void hugetlb_ledger_init(void);
+void hugetlb_ledger_save_pools(void);
 void hugetlb_ledger_restore_pools(void);
 
 /*

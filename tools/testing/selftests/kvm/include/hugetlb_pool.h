@@ -50,6 +50,16 @@ void hugetlb_pool_demote(size_t page_size, int node, long nr);
 /* Give each node the size that it had when @saved was read. */
 void hugetlb_pool_restore(size_t page_size, const struct hugetlb_pool *saved);
 
+/* Do pages that come into the pools save the memory of their struct pages (HVO)? */
+bool hugetlb_pool_has_hvo(void);
+
+/*
+ * Let all pages of the pools that are free have HVO, or none: if that is not how it
+ * is, the kernel gives them up and allocates others, of which there may be fewer.
+ * False if the kernel can't.
+ */
+bool hugetlb_pool_set_hvo(bool on);
+
 /* A hugetlbfs file of @nr_pages: the pool's other kind of user. */
 int hugetlb_pool_memfd(size_t page_size, long nr_pages);
 

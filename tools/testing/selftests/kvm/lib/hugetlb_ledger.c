@@ -23,6 +23,8 @@ static struct {
 	{ SZ_1G },
 };
 
+static bool original_hvo;
+
 /* Where cgroup v2 is, or "" if it can't charge huge pages. */
 static char cgroup_root[PATH_MAX];
 /* The mount that is ours to take away, or "". */
@@ -62,12 +64,13 @@ static void clean_up(void)
 	if (getpid() != owner)
 		return;
 
+	hugetlb_pool_set_hvo(original_hvo);
 	hugetlb_ledger_restore_pools();
 	if (own_mount[0] && !umount(own_mount))
 		rmdir(own_mount);
 }
 
-void hugetlb_ledger_init(void)
+void hugetlb_ledger_save_pools(void)
 {
 	int i;
 
@@ -77,7 +80,12 @@ void hugetlb_ledger_init(void)
 	for (i = 0; i < ARRAY_SIZE(pools); i++)
 		if (hugetlb_pool_exists(pools[i].page_size))
 			pools[i].original = hugetlb_pool_read(pools[i].page_size);
+	original_hvo = hugetlb_pool_has_hvo();
+}
 
+void hugetlb_ledger_init(void)
+{
+	hugetlb_ledger_save_pools();
 	init_cgroups();
 }
 

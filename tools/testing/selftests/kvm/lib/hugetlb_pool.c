@@ -7,12 +7,18 @@
 #include <unistd.h>
 
 #include <linux/memfd.h>
+#include <linux/sizes.h>
 #include <sys/mman.h>
 
 #include "hugetlb_pool.h"
 #include "kvm_syscalls.h"
 #include "numaif.h"
 #include "test_util.h"
+
+/* How often to try to get pages that can't be had. */
+#define RESTORE_TRIES	10
+
+#define HVO_PATH	"/proc/sys/vm/hugetlb_optimize_vmemmap"
 
 /* @node is a node's number, or -1 for the files of the whole host. */
 static void pool_path(char *path, size_t page_size, int node, const char *name)
@@ -45,13 +51,11 @@ static long pool_get(size_t page_size, int node, const char *name)
 	return val;
 }
 
-/* False if the kernel refuses, e.g. because 1G pages come at boot only. */
-static bool pool_set(size_t page_size, int node, const char *name, long val)
+static bool write_number(const char *path, long val)
 {
-	char path[PATH_MAX], buf[32];
+	char buf[32];
 	int fd, len, r;
 
-	pool_path(path, page_size, node, name);
 	fd = open(path, O_WRONLY);
 	if (fd < 0)
 		return false;
@@ -60,6 +64,15 @@ static bool pool_set(size_t page_size, int node, const char *name, long val)
 	r = write(fd, buf, len);
 	close(fd);
 	return r == len;
+}
+
+/* False if the kernel refuses, e.g. because 1G pages come at boot only. */
+static bool pool_set(size_t page_size, int node, const char *name, long val)
+{
+	char path[PATH_MAX];
+
+	pool_path(path, page_size, node, name);
+	return write_number(path, val);
 }
 
 bool hugetlb_pool_exists(size_t page_size)
@@ -144,17 +157,64 @@ void hugetlb_pool_demote(size_t page_size, int node, long nr)
 	fclose(f);
 }
 
-void hugetlb_pool_restore(size_t page_size, const struct hugetlb_pool *saved)
+static void restore_nodes(size_t page_size, const struct hugetlb_pool *saved)
 {
 	struct hugetlb_pool now = hugetlb_pool_read(page_size);
 	int i;
 
-	if (now.overcommit != saved->overcommit)
-		hugetlb_pool_set_overcommit(page_size, saved->overcommit);
-
 	for (i = 0; i < saved->nr_nodes; i++)
 		if (now.node[i].total != saved->node[i].total)
 			pool_set(page_size, i, "nr_hugepages", saved->node[i].total);
+}
+
+void hugetlb_pool_restore(size_t page_size, const struct hugetlb_pool *saved)
+{
+	int tries = RESTORE_TRIES;
+
+	if (hugetlb_pool_read(page_size).overcommit != saved->overcommit)
+		hugetlb_pool_set_overcommit(page_size, saved->overcommit);
+
+	restore_nodes(page_size, saved);
+
+	/* The kernel may have put something there that it can do without. */
+	while (hugetlb_pool_read(page_size).total < saved->total && --tries) {
+		write_number("/proc/sys/vm/drop_caches", 3);
+		usleep(100000);
+		restore_nodes(page_size, saved);
+	}
+}
+
+bool hugetlb_pool_has_hvo(void)
+{
+	FILE *f = fopen(HVO_PATH, "r");
+	int val = 0;
+
+	if (!f)
+		return false;
+	TEST_ASSERT(fscanf(f, "%d", &val) == 1, "Error reading '%s'", HVO_PATH);
+	fclose(f);
+	return val;
+}
+
+bool hugetlb_pool_set_hvo(bool on)
+{
+	const size_t sizes[] = { SZ_2M, SZ_1G };
+	struct hugetlb_pool pool;
+	int i;
+
+	if (hugetlb_pool_has_hvo() == on)
+		return true;
+	if (!write_number(HVO_PATH, on))
+		return false;
+
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		if (!hugetlb_pool_exists(sizes[i]))
+			continue;
+		pool = hugetlb_pool_read(sizes[i]);
+		hugetlb_pool_set_total(sizes[i], 0);
+		hugetlb_pool_restore(sizes[i], &pool);
+	}
+	return true;
 }
 
 int hugetlb_pool_memfd(size_t page_size, long nr_pages)

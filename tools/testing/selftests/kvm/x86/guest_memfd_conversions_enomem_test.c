@@ -6,6 +6,7 @@
  *
  * It takes a kernel with fault injection (CONFIG_FAILSLAB, CONFIG_FAIL_PAGE_ALLOC).
  */
+#include "gmem_backing.h"
 #include "gmem_conversion.h"
 #include "kselftest_harness.h"
 #include "kvm_util.h"
@@ -86,8 +87,23 @@ FIXTURE(gmem_enomem)
 	struct gmem_conversion t;
 };
 
+FIXTURE_VARIANT(gmem_enomem)
+{
+	struct gmem_backing backing;
+};
+
+FIXTURE_VARIANT_ADD(gmem_enomem, 4K) { };
+FIXTURE_VARIANT_ADD(gmem_enomem, 2M) { GMEM_2M };
+FIXTURE_VARIANT_ADD(gmem_enomem, 1G) { GMEM_1G };
+FIXTURE_VARIANT_ADD(gmem_enomem, 1G_middle) { GMEM_1G_MIDDLE };
+
 FIXTURE_SETUP(gmem_enomem)
 {
+	const char *missing = gmem_backing_use(&variant->backing);
+
+	if (missing)
+		SKIP(return, "%s", missing);
+
 	fail_nth_fd = open(FAIL_NTH, O_RDWR);
 	ASSERT_LE(0, fail_nth_fd);
 
@@ -97,7 +113,7 @@ FIXTURE_SETUP(gmem_enomem)
 
 FIXTURE_TEARDOWN(gmem_enomem)
 {
-	gmem_conversion_free(&self->t);
+	gmem_backing_finish(&self->t);
 	kvm_close(fail_nth_fd);
 }
 
@@ -121,7 +137,7 @@ static int convert_in_the_end(struct gmem_conversion *t, u64 pgoff, u64 nr, bool
 
 	for (nth = 1; nth < MAX_ALLOCATIONS; nth++) {
 		fail_nth(nth);
-		r = __gmem_set_attributes(t->fd, pgoff * PAGE_SIZE, nr * PAGE_SIZE,
+		r = __gmem_set_attributes(t->fd, gmem_offset(t, pgoff), nr * PAGE_SIZE,
 					  attributes, &error_offset);
 		err = errno;
 		failed = has_failed();
@@ -134,7 +150,7 @@ static int convert_in_the_end(struct gmem_conversion *t, u64 pgoff, u64 nr, bool
 
 		TEST_ASSERT(failed && err == ENOMEM, "Expected ENOMEM, got %s (%s)",
 			    strerror(err), failed ? "injected" : "by itself");
-		TEST_ASSERT_EQ(error_offset, pgoff * PAGE_SIZE);
+		TEST_ASSERT_EQ(error_offset, gmem_offset(t, pgoff));
 		expect_page(t, pgoff, pgoff & 1);
 		expect_page(t, pgoff + nr - 1, (pgoff + nr - 1) & 1);
 		nr_failed++;
@@ -172,13 +188,68 @@ TEST_F_TIMEOUT(gmem_enomem, to_shared, 120)
 	EXPECT_LT(0, convert_all_sizes(&self->t, false));
 }
 
+/* As above, where all is private and whole, and is whole again after each failure. */
+static int split_in_the_end(struct gmem_conversion *t, u64 pgoff, u64 nr)
+{
+	int nth, r, err, nr_failed = 0;
+	u64 error_offset;
+	bool failed;
+
+	for (nth = 1; nth < MAX_ALLOCATIONS; nth++) {
+		fail_nth(nth);
+		r = __gmem_set_shared(t->fd, gmem_offset(t, pgoff), nr * PAGE_SIZE,
+				      &error_offset);
+		err = errno;
+		failed = has_failed();
+		if (!r && !failed)
+			return nr_failed;
+		if (!r) {
+			to_private(t, pgoff, nr);
+			continue;
+		}
+
+		TEST_ASSERT(failed && err == ENOMEM, "Expected ENOMEM, got %s (%s)",
+			    strerror(err), failed ? "injected" : "by itself");
+		TEST_ASSERT_EQ(error_offset, gmem_offset(t, pgoff));
+		gmem_expect_whole(t);
+		nr_failed++;
+	}
+
+	TEST_FAIL("No success with %d allocations", MAX_ALLOCATIONS);
+	return 0;
+}
+
+TEST_F_TIMEOUT(gmem_enomem, to_shared_from_whole, 120)
+{
+	struct gmem_conversion *t = &self->t;
+	int nr, nr_failed = 0;
+	u64 pgoff;
+
+	if (!gmem_is_huge())
+		SKIP(return, "For huge pages only");
+
+	for (nr = 1; nr < NR_PAGES; nr *= 2) {
+		pgoff = (NR_PAGES - nr) / 2;
+		gmem_make_all_private(t);
+		gmem_expect_whole(t);
+		expect_page(t, pgoff, true);
+
+		nr_failed += split_in_the_end(t, pgoff, nr);
+		expect_page(t, pgoff, false);
+		expect_page(t, pgoff + nr - 1, false);
+		expect_page(t, pgoff + nr, true);
+	}
+	EXPECT_LT(0, nr_failed);
+}
+
 /* What isn't there is not allocated, and the attributes need no memory then. */
 TEST_F_TIMEOUT(gmem_enomem, nothing_to_do, 120)
 {
 	u64 error_offset;
 
 	fail_nth(1);
-	EXPECT_EQ(0, __gmem_set_private(self->t.fd, PAGE_SIZE, PAGE_SIZE, &error_offset));
+	EXPECT_EQ(0, __gmem_set_private(self->t.fd, gmem_offset(&self->t, 1), PAGE_SIZE,
+					&error_offset));
 	EXPECT_FALSE(has_failed());
 	EXPECT_EQ(GMEM_NO_ERROR_OFFSET, error_offset);
 }
@@ -190,7 +261,8 @@ TEST_F_TIMEOUT(gmem_enomem, creation, 120)
 
 	for (nth = 1; nth < MAX_ALLOCATIONS; nth++) {
 		fail_nth(nth);
-		fd = __vm_create_guest_memfd(self->t.vm, FILE_SIZE, GMEM_MMAP_SHARED);
+		fd = __vm_create_guest_memfd(self->t.vm, self->t.file_size,
+					     GMEM_MMAP_SHARED | gmem_backing.flag);
 		if (!has_failed())
 			break;
 		nr_failed += fd < 0;
@@ -208,5 +280,6 @@ int main(int argc, char **argv)
 	TEST_REQUIRE(gmem_conversion_supported());
 	__TEST_REQUIRE(can_inject_faults(), "This kernel can't inject faults");
 
+	gmem_backing_init();
 	return test_harness_run(argc, argv);
 }

@@ -6,15 +6,14 @@
  *
  * Each case has a process of its own, whose end releases what the case holds.
  */
-#include <linux/falloc.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 
+#include "gmem_backing.h"
 #include "gmem_conversion.h"
 #include "kselftest_harness.h"
 
 #define RAM_DISK	"/dev/ram0"
-#define PUNCH		(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)
 
 #define NR_PAGES	8
 #define ALL_PAGES	(BIT_ULL(NR_PAGES) - 1)
@@ -31,14 +30,27 @@ FIXTURE(gmem_io)
 	struct gmem_conversion t;
 };
 
+FIXTURE_VARIANT(gmem_io)
+{
+	struct gmem_backing backing;
+};
+
+FIXTURE_VARIANT_ADD(gmem_io, 4K) { };
+FIXTURE_VARIANT_ADD(gmem_io, 2M) { GMEM_2M };
+FIXTURE_VARIANT_ADD(gmem_io, 1G) { GMEM_1G };
+
 FIXTURE_SETUP(gmem_io)
 {
+	const char *missing = gmem_backing_use(&variant->backing);
+
+	if (missing)
+		SKIP(return, "%s", missing);
 	gmem_conversion_init_filled(&self->t, OFFSET(NR_PAGES));
 }
 
 FIXTURE_TEARDOWN(gmem_io)
 {
-	gmem_conversion_free(&self->t);
+	gmem_backing_finish(&self->t);
 }
 
 /* Has what it inherits mapped until it is told to exit, or nobody can tell it. */
@@ -234,13 +246,15 @@ static int nth_cpu(int n)
 TEST_IO(vcpu)
 {
 	struct gmem_conversion *t = &self->t;
+	/* Each round zeroes a page. */
+	int nr_rounds = gmem_backing.flag & GUEST_MEMFD_FLAG_HUGETLB_1G ? 4 : 20;
 	int i, pgoff, cpus[2] = { nth_cpu(0), nth_cpu(1) };
 
 	if (cpus[1] == CPU_SETSIZE)
 		SKIP(return, "There is only one CPU");
 
-	for (i = 0; i < 20; i++) {
-		kvm_fallocate(t->fd, PUNCH, 0, t->size);
+	for (i = 0; i < nr_rounds; i++) {
+		ASSERT_EQ(0, gmem_punch(t, 0, NR_PAGES));
 		pin_self_to_cpu(cpus[i % 2]);
 		for (pgoff = 0; pgoff < NR_PAGES; pgoff++)
 			guest_access(t, pgoff, 0, VAL(pgoff));
@@ -255,5 +269,6 @@ int main(int argc, char **argv)
 {
 	TEST_REQUIRE(gmem_conversion_supported());
 
+	gmem_backing_init();
 	return test_harness_run(argc, argv);
 }

@@ -5,6 +5,7 @@
  * of anything else.  What can be seen at a page's address is the state of the
  * file: other slots, files and VMs don't matter.
  */
+#include "gmem_backing.h"
 #include "gmem_conversion.h"
 #include "kselftest_harness.h"
 #include "kvm_util.h"
@@ -17,23 +18,35 @@
 
 #define NR_PAGES	4
 #define ALL_PAGES	(BIT_ULL(NR_PAGES) - 1)
-
 #define NR_MANY		4096UL
-
-#define RW		(PROT_READ | PROT_WRITE)
 
 FIXTURE(gmem_map)
 {
 	struct gmem_conversion t;
 };
 
+FIXTURE_VARIANT(gmem_map)
+{
+	struct gmem_backing backing;
+};
+
+FIXTURE_VARIANT_ADD(gmem_map, 4K) { };
+FIXTURE_VARIANT_ADD(gmem_map, 2M) { GMEM_2M };
+FIXTURE_VARIANT_ADD(gmem_map, 2M_border) { GMEM_2M_BORDER };
+FIXTURE_VARIANT_ADD(gmem_map, 1G) { GMEM_1G };
+FIXTURE_VARIANT_ADD(gmem_map, 1G_middle) { GMEM_1G_MIDDLE };
+
 FIXTURE_SETUP(gmem_map)
 {
+	const char *missing = gmem_backing_use(&variant->backing);
+
+	if (missing)
+		SKIP(return, "%s", missing);
 }
 
 FIXTURE_TEARDOWN(gmem_map)
 {
-	gmem_conversion_free(&self->t);
+	gmem_backing_finish(&self->t);
 }
 
 static struct gmem_conversion *start_filled(struct gmem_conversion *t, u64 nr_pages)
@@ -42,34 +55,19 @@ static struct gmem_conversion *start_filled(struct gmem_conversion *t, u64 nr_pa
 	return t;
 }
 
-static void host_accesses(struct gmem_conversion *t, u64 pgoff, u64 nr_pages)
+static void unbind(struct gmem_conversion *t)
 {
-	u64 i;
-
-	for (i = pgoff; i < pgoff + nr_pages; i++)
-		host_access(t, i, VAL(i), VAL(i));
+	vm_set_user_memory_region2(t->vm, GMEM_SLOT, KVM_MEM_GUEST_MEMFD,
+				   0, 0, NULL, -1, 0);
 }
 
-static void expect_host_mapping(struct gmem_conversion *t, u64 pgoff, bool mapped)
+/* Two pages of the file, at the gpa of guest page @guest_pgoff. */
+static void bind_pages(struct gmem_conversion *t, u32 slot, u64 guest_pgoff, u64 pgoff)
 {
-	TEST_ASSERT(host_has_mapped(t, pgoff) == mapped,
-		    "Expected the host to have page %lu %s", pgoff,
-		    mapped ? "mapped" : "unmapped");
-}
-
-/*
- * Whether KVM has to map anything for the guest to access the page.  Before it
- * tells, the guest must have run twice: its own memory has been mapped then.
- */
-static void expect_guest_mapping(struct gmem_conversion *t, u64 pgoff, u8 val, bool mapped)
-{
-	u64 before = vcpu_get_stat(t->vcpu, pf_fixed), nr_faults;
-
-	guest_access(t, pgoff, val, val);
-	nr_faults = vcpu_get_stat(t->vcpu, pf_fixed) - before;
-	TEST_ASSERT(!nr_faults == mapped,
-		    "Expected the guest to have page %lu %s, it took %lu faults",
-		    pgoff, mapped ? "mapped" : "unmapped", nr_faults);
+	vm_set_user_memory_region2(t->vm, slot, KVM_MEM_GUEST_MEMFD,
+				   gmem_gpa(t, guest_pgoff), 2 * PAGE_SIZE,
+				   t->mem + pgoff * PAGE_SIZE, t->fd,
+				   gmem_offset(t, pgoff));
 }
 
 TEST_MAP(unmaps_its_range_from_host)
@@ -177,20 +175,6 @@ TEST_MAP(bulk_over_alternating_pages)
 	host_accesses(t, 0, NR_MANY);
 }
 
-static void unbind(struct gmem_conversion *t)
-{
-	vm_set_user_memory_region2(t->vm, GMEM_SLOT, KVM_MEM_GUEST_MEMFD,
-				   0, 0, NULL, -1, 0);
-}
-
-/* Two pages of the file, at the gpa of guest page @guest_pgoff. */
-static void bind_pages(struct gmem_conversion *t, u32 slot, u64 guest_pgoff, u64 pgoff)
-{
-	vm_set_user_memory_region2(t->vm, slot, KVM_MEM_GUEST_MEMFD,
-				   GMEM_GPA + guest_pgoff * PAGE_SIZE, 2 * PAGE_SIZE,
-				   t->mem + pgoff * PAGE_SIZE, t->fd, pgoff * PAGE_SIZE);
-}
-
 /* The guest has page i of the file at page i ^ @swap. */
 static void convert_across_slots(struct gmem_conversion *t, u64 swap)
 {
@@ -291,6 +275,8 @@ TEST_MAP(vm_is_gone)
 	host_faults(&other, 0);
 	to_shared(&other, 0, 1);
 	host_accesses(&other, 0, 1);
+	other.vm = NULL;
+	gmem_conversion_free(&other);
 }
 
 static void *reserve(size_t size)
@@ -317,8 +303,8 @@ TEST_MAP(partly_unmapped)
 	host_accesses(t, 0, 1);
 	host_faults(t, 1);
 
-	mem = mmap(upper, 2 * PAGE_SIZE, RW, MAP_SHARED | MAP_FIXED_NOREPLACE,
-		   t->fd, 2 * PAGE_SIZE);
+	mem = mmap(upper, 2 * PAGE_SIZE, PROT_READ | PROT_WRITE,
+		   MAP_SHARED | MAP_FIXED_NOREPLACE, t->fd, gmem_offset(t, 2));
 	ASSERT_EQ(upper, mem);
 	expect_pages(t, BIT(1) | BIT(2));
 	to_shared(t, 1, 2);
@@ -349,7 +335,7 @@ TEST_MAP(half_moved)
 	size_t half = t->size / 2;
 	u8 *mem = reserve(half);
 
-	low.mem = kvm_mmap(t->size, RW, MAP_SHARED, t->fd);
+	low.mem = gmem_mmap(t, t->size);
 	host_accesses(&low, 0, 3);
 	move_mapping(low.mem + half, half, mem);
 	high.mem = mem - half;
@@ -373,7 +359,7 @@ TEST_MAP(half_moved)
 TEST_MAP(grown)
 {
 	struct gmem_conversion *t = start_filled(&self->t, NR_PAGES), view = *t;
-	u8 *mem = kvm_mmap(t->size / 2, RW, MAP_SHARED, t->fd);
+	u8 *mem = gmem_mmap(t, t->size / 2);
 	u64 i;
 
 	view.mem = mem;
@@ -396,7 +382,7 @@ TEST_MAP(grown)
 static void pre_fault(struct gmem_conversion *t, u64 pgoff, u64 nr_pages)
 {
 	struct kvm_pre_fault_memory range = {
-		.gpa = GMEM_GPA + pgoff * PAGE_SIZE,
+		.gpa = gmem_gpa(t, pgoff),
 		.size = nr_pages * PAGE_SIZE,
 	};
 	int r, tries = 1000;
@@ -443,5 +429,6 @@ int main(int argc, char **argv)
 {
 	TEST_REQUIRE(gmem_conversion_supported());
 
+	gmem_backing_init();
 	return test_harness_run(argc, argv);
 }

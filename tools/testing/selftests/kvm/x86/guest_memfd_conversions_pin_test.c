@@ -7,19 +7,12 @@
  *
  * Each case has a process of its own, whose end releases what the case holds.
  */
-#include <linux/falloc.h>
-/* io_uring.h relies on types.h to include it, which that of tools/ doesn't. */
-#include <linux/stddef.h>
-#include <linux/io_uring.h>
 #include <sys/uio.h>
 
+#include "gmem_backing.h"
 #include "gmem_conversion.h"
+#include "gmem_pin.h"
 #include "kselftest_harness.h"
-
-#include "../../../../../mm/gup_test.h"
-
-#define GUP_TEST	"/sys/kernel/debug/gup_test"
-#define PUNCH		(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)
 
 #define NR_PAGES	8
 #define ALL_PAGES	(BIT_ULL(NR_PAGES) - 1)
@@ -29,19 +22,6 @@
 #define TEST_REFERENCE(name)	TEST_F_TIMEOUT(gmem_reference, name, 180)
 
 #define EXPECT_ERRNO(err, call)	EXPECT_EQ((err), (call) == -1 ? errno : 0)
-
-static void expect_refusal(struct gmem_conversion *t, u64 pgoff, u64 nr, u64 busy)
-{
-	u64 error_offset;
-	int r = __gmem_set_private(t->fd, OFFSET(pgoff), OFFSET(nr), &error_offset);
-
-	TEST_ASSERT(r == -1 && errno == EAGAIN,
-		    "Expected EAGAIN for pages [%lu, +%lu), got %s", pgoff, nr,
-		    r ? strerror(errno) : "success");
-	TEST_ASSERT(error_offset == OFFSET(busy),
-		    "Expected EAGAIN for page %lu, got it for offset 0x%lx",
-		    busy, error_offset);
-}
 
 static void expect_conversion(struct gmem_conversion *t, u64 pgoff, u64 nr)
 {
@@ -58,126 +38,18 @@ static void expect_busy_pages(struct gmem_conversion *t, u64 first, u64 nr)
 {
 	u64 pgoff, end = first + nr;
 
-	expect_refusal(t, 0, NR_PAGES, first);
-	expect_refusal(t, end - 1, NR_PAGES - end + 1, end - 1);
+	expect_eagain(t, 0, NR_PAGES, first);
+	expect_eagain(t, end - 1, NR_PAGES - end + 1, end - 1);
 	expect_pages(t, 0);
 
 	expect_conversion(t, 0, first);
 	expect_conversion(t, end, NR_PAGES - end);
 	for (pgoff = 0; pgoff < NR_PAGES; pgoff++) {
 		if (pgoff >= first && pgoff < end)
-			expect_refusal(t, pgoff, 1, pgoff);
+			expect_eagain(t, pgoff, 1, pgoff);
 		else
 			expect_conversion(t, pgoff, 1);
 	}
-}
-
-/* Somebody who keeps memory pinned; the rings are io_uring's. */
-struct pin {
-	int fd;
-	struct iovec buf;
-	struct io_uring_params params;
-	struct io_uring_sqe *sqe;
-	void *rings;
-};
-
-static bool uring_open(struct pin *pin)
-{
-	pin->fd = syscall(__NR_io_uring_setup, 1, &pin->params);
-	if (pin->fd < 0)
-		return false;
-
-	TEST_ASSERT(pin->params.features & IORING_FEAT_SINGLE_MMAP,
-		    "Expected one mapping for both rings");
-	pin->rings = __kvm_mmap(PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
-				pin->fd, IORING_OFF_SQ_RING);
-	pin->sqe = __kvm_mmap(PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
-			      pin->fd, IORING_OFF_SQES);
-	return true;
-}
-
-static int uring_pin(struct pin *pin, void *mem, size_t size)
-{
-	pin->buf = (struct iovec) { mem, size };
-	return syscall(__NR_io_uring_register, pin->fd, IORING_REGISTER_BUFFERS,
-		       &pin->buf, 1);
-}
-
-static int uring_unpin(struct pin *pin)
-{
-	return syscall(__NR_io_uring_register, pin->fd,
-		       IORING_UNREGISTER_BUFFERS, NULL, 0);
-}
-
-/*
- * Transfer the first page of the buffer from or to the beginning of @fd.  The
- * queue has a single entry, to which the zeroed array refers.
- */
-static int uring_transfer(struct pin *pin, u8 opcode, int fd)
-{
-	u32 *tail = pin->rings + pin->params.sq_off.tail;
-	u32 *head = pin->rings + pin->params.cq_off.head;
-	struct io_uring_cqe *cqes = pin->rings + pin->params.cq_off.cqes;
-	int r, result;
-
-	*pin->sqe = (struct io_uring_sqe) {
-		.opcode = opcode,
-		.fd = fd,
-		.addr = (unsigned long)pin->buf.iov_base,
-		.len = PAGE_SIZE,
-	};
-	__atomic_store_n(tail, *tail + 1, __ATOMIC_RELEASE);
-	r = syscall(__NR_io_uring_enter, pin->fd, 1, 1, IORING_ENTER_GETEVENTS,
-		    NULL, 0);
-	TEST_ASSERT(r == 1, __KVM_SYSCALL_ERROR("io_uring_enter()", r));
-
-	result = cqes[*head & (pin->params.cq_entries - 1)].res;
-	__atomic_store_n(head, *head + 1, __ATOMIC_RELEASE);
-	return result;
-}
-
-static u8 uring_peek(struct pin *pin)
-{
-	int r, fd = memfd_create("peek", 0);
-	u8 val;
-
-	r = uring_transfer(pin, IORING_OP_WRITE_FIXED, fd);
-	TEST_ASSERT(r == PAGE_SIZE, "Expected to write a page, got %d", r);
-	TEST_ASSERT(pread(fd, &val, 1, 0) == 1, "Expected something in the file");
-	kvm_close(fd);
-	return val;
-}
-
-static bool gup_open(struct pin *pin)
-{
-	pin->fd = open(GUP_TEST, O_RDWR);
-	return pin->fd >= 0;
-}
-
-static int gup_pin(struct pin *pin, void *mem, size_t size)
-{
-	struct pin_longterm_test args = {
-		.addr = (unsigned long)mem,
-		.size = size,
-		.flags = PIN_LONGTERM_TEST_FLAG_USE_WRITE,
-	};
-
-	return ioctl(pin->fd, PIN_LONGTERM_TEST_START, &args);
-}
-
-static int gup_unpin(struct pin *pin)
-{
-	return ioctl(pin->fd, PIN_LONGTERM_TEST_STOP);
-}
-
-static u8 gup_peek(struct pin *pin)
-{
-	u8 buf[PAGE_SIZE];
-	u64 addr = (unsigned long)buf;
-	int r = ioctl(pin->fd, PIN_LONGTERM_TEST_READ, &addr);
-
-	TEST_ASSERT(!r, KVM_IOCTL_ERROR(PIN_LONGTERM_TEST_READ, r));
-	return buf[0];
 }
 
 FIXTURE(gmem_pin)
@@ -188,32 +60,30 @@ FIXTURE(gmem_pin)
 
 FIXTURE_VARIANT(gmem_pin)
 {
-	bool (*open)(struct pin *pin);
-	int (*pin)(struct pin *pin, void *mem, size_t size);
-	int (*unpin)(struct pin *pin);
-	/* The first byte of what is pinned, mapped or not; of one page only. */
-	u8 (*peek)(struct pin *pin);
+	const struct pin_ops *ops;
+	struct gmem_backing backing;
 };
 
-FIXTURE_VARIANT_ADD(gmem_pin, io_uring)
-{
-	.open = uring_open,
-	.pin = uring_pin,
-	.unpin = uring_unpin,
-	.peek = uring_peek,
-};
+#define IO_URING	.ops = &io_uring_ops
+#define GUP_TEST	.ops = &gup_test_ops
 
-FIXTURE_VARIANT_ADD(gmem_pin, gup_test)
-{
-	.open = gup_open,
-	.pin = gup_pin,
-	.unpin = gup_unpin,
-	.peek = gup_peek,
-};
+FIXTURE_VARIANT_ADD(gmem_pin, io_uring) { IO_URING };
+FIXTURE_VARIANT_ADD(gmem_pin, gup_test) { GUP_TEST };
+FIXTURE_VARIANT_ADD(gmem_pin, io_uring_2M) { IO_URING, GMEM_2M };
+FIXTURE_VARIANT_ADD(gmem_pin, gup_test_2M_border) { GUP_TEST, GMEM_2M_BORDER };
+FIXTURE_VARIANT_ADD(gmem_pin, io_uring_1G) { IO_URING, GMEM_1G };
+FIXTURE_VARIANT_ADD(gmem_pin, gup_test_1G) { GUP_TEST, GMEM_1G };
+FIXTURE_VARIANT_ADD(gmem_pin, io_uring_1G_middle) { IO_URING, GMEM_1G_MIDDLE };
+FIXTURE_VARIANT_ADD(gmem_pin, io_uring_2M_nohvo) { IO_URING, GMEM_2M_NOHVO };
+FIXTURE_VARIANT_ADD(gmem_pin, gup_test_1G_nohvo) { GUP_TEST, GMEM_1G_NOHVO };
 
 FIXTURE_SETUP(gmem_pin)
 {
-	if (!variant->open(&self->pin))
+	const char *missing = gmem_backing_use(&variant->backing);
+
+	if (missing)
+		SKIP(return, "%s", missing);
+	if (!variant->ops->open(&self->pin))
 		SKIP(return, "Can't pin memory this way: %s", strerror(errno));
 
 	gmem_conversion_init_filled(&self->t, OFFSET(NR_PAGES));
@@ -222,15 +92,30 @@ FIXTURE_SETUP(gmem_pin)
 FIXTURE_TEARDOWN(gmem_pin)
 {
 	kvm_close(self->pin.fd);
+	gmem_backing_finish(&self->t);
+}
+
+/* Punch all pages out as soon as whoever lets go of one allows it. */
+static void wait_for_hole(struct gmem_conversion *t)
+{
+	struct timespec start;
+
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	while (gmem_punch(t, 0, NR_PAGES)) {
+		TEST_ASSERT(errno == EAGAIN &&
+			    timespec_elapsed(start).tv_sec < GMEM_PATIENCE,
+			    "Expected a hole by now, got %s", strerror(errno));
+		usleep(10);
+	}
 }
 
 /* Test bodies know self and variant; so do these. */
 #define pin_pages(pgoff, nr)	\
-	ASSERT_EQ(0, variant->pin(&self->pin, self->t.mem + OFFSET(pgoff), OFFSET(nr)))
+	ASSERT_EQ(0, variant->ops->pin(&self->pin, self->t.mem + OFFSET(pgoff), OFFSET(nr)))
 #define unpin_pages()		\
-	ASSERT_EQ(0, variant->unpin(&self->pin))
+	ASSERT_EQ(0, variant->ops->unpin(&self->pin))
 #define EXPECT_PINNED(val)	\
-	EXPECT_EQ((val), variant->peek(&self->pin))
+	EXPECT_EQ((val), variant->ops->peek(&self->pin))
 
 TEST_PIN(one_page)
 {
@@ -250,7 +135,7 @@ TEST_PIN(several_pages)
 {
 	pin_pages(2, 3);
 	expect_busy_pages(&self->t, 2, 3);
-	expect_refusal(&self->t, 3, 2, 3);
+	expect_eagain(&self->t, 3, 2, 3);
 	unpin_pages();
 	wait_for_conversion(&self->t, 2, 3);
 }
@@ -269,11 +154,11 @@ TEST_PIN(refusal_keeps_the_page)
 	struct gmem_conversion *t = &self->t;
 
 	pin_pages(2, 1);
-	expect_refusal(t, 0, NR_PAGES, 2);
+	expect_eagain(t, 0, NR_PAGES, 2);
 	EXPECT_PINNED(VAL(2));
 	host_access(t, 2, VAL(2), 'a');
 	EXPECT_PINNED('a');
-	expect_refusal(t, 2, 1, 2);
+	expect_eagain(t, 2, 1, 2);
 	guest_access(t, 2, 'a', VAL(2));
 	EXPECT_PINNED(VAL(2));
 	expect_pages(t, 0);
@@ -283,8 +168,8 @@ TEST_PIN(refusal_keeps_the_page)
 TEST_PIN(private_page)
 {
 	to_private(&self->t, 2, 1);
-	EXPECT_ERRNO(EFAULT, variant->pin(&self->pin, self->t.mem + OFFSET(2), PAGE_SIZE));
-	EXPECT_ERRNO(EFAULT, variant->pin(&self->pin, self->t.mem + OFFSET(1), 2 * PAGE_SIZE));
+	EXPECT_ERRNO(EFAULT, variant->ops->pin(&self->pin, self->t.mem + OFFSET(2), PAGE_SIZE));
+	EXPECT_ERRNO(EFAULT, variant->ops->pin(&self->pin, self->t.mem + OFFSET(1), 2 * PAGE_SIZE));
 
 	/* And what could be pinned has been let go of. */
 	wait_for_conversion(&self->t, 1, 1);
@@ -295,8 +180,11 @@ TEST_PIN(punch_hole)
 {
 	struct gmem_conversion *t = &self->t;
 
+	if (gmem_is_huge())
+		SKIP(return, "A huge page with a pin stays: see punch_huge_page");
+
 	pin_pages(2, 1);
-	kvm_fallocate(t->fd, PUNCH, OFFSET(2), PAGE_SIZE);
+	ASSERT_EQ(0, gmem_punch(t, 2, 1));
 	to_private(t, 2, 1);
 	to_shared(t, 2, 1);
 
@@ -307,6 +195,35 @@ TEST_PIN(punch_hole)
 	EXPECT_PINNED(VAL(2));
 	unpin_pages();
 	expect_private(t, 2, 'b', 'c');
+}
+
+/* It stays in the file as a whole, until it can leave as a whole. */
+TEST_PIN(punch_huge_page)
+{
+	struct gmem_conversion *t = &self->t;
+	u64 i, private = BIT(3) | BIT(4);
+
+	if (!gmem_is_huge())
+		SKIP(return, "For huge pages only");
+
+	to_private(t, 3, 2);
+	pin_pages(2, 1);
+	EXPECT_ERRNO(EAGAIN, gmem_punch(t, 0, NR_PAGES));
+	EXPECT_ERRNO(EAGAIN, gmem_punch(t, 2, 1));
+	EXPECT_EQ(gmem_nr_backing(t, 0, NR_PAGES), gmem_nr_allocated(t));
+	EXPECT_PINNED(VAL(2));
+	expect_pages(t, private);
+	EXPECT_PINNED(VAL(2));
+
+	unpin_pages();
+	wait_for_hole(t);
+	EXPECT_EQ(0, gmem_nr_allocated(t));
+	for (i = 0; i < NR_PAGES; i++) {
+		if (private & BIT(i))
+			expect_private(t, i, 0, VAL(i));
+		else
+			expect_shared(t, i, 0, VAL(i));
+	}
 }
 
 TEST_PIN(close_file)
@@ -323,7 +240,8 @@ TEST_PIN(destroy_vm)
 
 	pin_pages(2, 1);
 	kvm_vm_free(t->vm);
-	expect_refusal(t, 0, NR_PAGES, 2);
+	t->vm = NULL;
+	expect_eagain(t, 0, NR_PAGES, 2);
 	host_access(t, 2, VAL(2), 'a');
 	EXPECT_PINNED('a');
 	unpin_pages();
@@ -336,14 +254,31 @@ FIXTURE(gmem_reference)
 	struct gmem_conversion t;
 };
 
+FIXTURE_VARIANT(gmem_reference)
+{
+	struct gmem_backing backing;
+};
+
+FIXTURE_VARIANT_ADD(gmem_reference, 4K) { };
+FIXTURE_VARIANT_ADD(gmem_reference, 2M) { GMEM_2M };
+FIXTURE_VARIANT_ADD(gmem_reference, 2M_border) { GMEM_2M_BORDER };
+FIXTURE_VARIANT_ADD(gmem_reference, 1G) { GMEM_1G };
+FIXTURE_VARIANT_ADD(gmem_reference, 1G_middle) { GMEM_1G_MIDDLE };
+FIXTURE_VARIANT_ADD(gmem_reference, 2M_nohvo) { GMEM_2M_NOHVO };
+FIXTURE_VARIANT_ADD(gmem_reference, 1G_nohvo) { GMEM_1G_NOHVO };
+
 FIXTURE_SETUP(gmem_reference)
 {
+	const char *missing = gmem_backing_use(&variant->backing);
+
+	if (missing)
+		SKIP(return, "%s", missing);
 	gmem_conversion_init_filled(&self->t, OFFSET(NR_PAGES));
 }
 
 FIXTURE_TEARDOWN(gmem_reference)
 {
-	gmem_conversion_free(&self->t);
+	gmem_backing_finish(&self->t);
 }
 
 /* I/O goes on in a buffer after its page could not be converted. */
@@ -360,12 +295,12 @@ TEST_REFERENCE(registered_buffer)
 	memset(data, 'a', PAGE_SIZE);
 	ASSERT_EQ(PAGE_SIZE, pwrite(file, data, PAGE_SIZE, 0));
 	ASSERT_EQ(0, uring_pin(&pin, page, PAGE_SIZE));
-	expect_refusal(t, 2, 1, 2);
+	expect_eagain(t, 2, 1, 2);
 	EXPECT_EQ(PAGE_SIZE, uring_transfer(&pin, IORING_OP_READ_FIXED, file));
 	EXPECT_EQ(0, memcmp(page, data, PAGE_SIZE));
 
 	guest_access(t, 2, 'a', 'b');
-	expect_refusal(t, 2, 1, 2);
+	expect_eagain(t, 2, 1, 2);
 	EXPECT_EQ(PAGE_SIZE, uring_transfer(&pin, IORING_OP_WRITE_FIXED, file));
 	ASSERT_EQ(PAGE_SIZE, pread(file, back, PAGE_SIZE, 0));
 	EXPECT_EQ(0, memcmp(page, back, PAGE_SIZE));
@@ -418,5 +353,6 @@ int main(int argc, char **argv)
 {
 	TEST_REQUIRE(gmem_conversion_supported());
 
+	gmem_backing_init();
 	return test_harness_run(argc, argv);
 }

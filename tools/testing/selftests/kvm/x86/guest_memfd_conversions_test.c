@@ -5,20 +5,16 @@
  * way of a conversion.  See guest_memfd_conversions_map_test for mappings of the
  * host and the guest, and guest_memfd_conversions_args_test for the ioctl itself.
  */
-#include <linux/falloc.h>
 #include <linux/sizes.h>
 
-#include <sys/stat.h>
-#include <sys/wait.h>
-
+#include "gmem_backing.h"
+#include "gmem_child.h"
 #include "gmem_conversion.h"
 #include "kselftest_harness.h"
 #include "kvm_util.h"
 #include "processor.h"
 #include "test_util.h"
 #include "ucall_common.h"
-
-#define PUNCH		(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)
 
 /* Emulated hosts and debug kernels are slow. */
 #define TIMEOUT_SECONDS	180
@@ -32,13 +28,30 @@ FIXTURE(gmem_convert)
 	struct gmem_conversion t;
 };
 
+FIXTURE_VARIANT(gmem_convert)
+{
+	struct gmem_backing backing;
+};
+
+FIXTURE_VARIANT_ADD(gmem_convert, 4K) { };
+FIXTURE_VARIANT_ADD(gmem_convert, 2M) { GMEM_2M };
+FIXTURE_VARIANT_ADD(gmem_convert, 2M_border) { GMEM_2M_BORDER };
+FIXTURE_VARIANT_ADD(gmem_convert, 1G) { GMEM_1G };
+FIXTURE_VARIANT_ADD(gmem_convert, 1G_middle) { GMEM_1G_MIDDLE };
+FIXTURE_VARIANT_ADD(gmem_convert, 2M_nohvo) { GMEM_2M_NOHVO };
+FIXTURE_VARIANT_ADD(gmem_convert, 1G_nohvo) { GMEM_1G_NOHVO };
+
 FIXTURE_SETUP(gmem_convert)
 {
+	const char *missing = gmem_backing_use(&variant->backing);
+
+	if (missing)
+		SKIP(return, "%s", missing);
 }
 
 FIXTURE_TEARDOWN(gmem_convert)
 {
-	gmem_conversion_free(&self->t);
+	gmem_backing_finish(&self->t);
 }
 
 static struct gmem_conversion *start(struct gmem_conversion *t, u64 nr_pages,
@@ -56,15 +69,9 @@ static struct gmem_conversion *start_filled(struct gmem_conversion *t, u64 nr_pa
 
 static void punch(struct gmem_conversion *t, u64 pgoff, u64 nr_pages)
 {
-	kvm_fallocate(t->fd, PUNCH, pgoff * PAGE_SIZE, nr_pages * PAGE_SIZE);
-}
+	int r = gmem_punch(t, pgoff, nr_pages);
 
-static u64 nr_allocated(struct gmem_conversion *t)
-{
-	struct stat st;
-
-	TEST_ASSERT(!fstat(t->fd, &st), "fstat() failed: %s", strerror(errno));
-	return st.st_blocks * 512 / PAGE_SIZE;
+	TEST_ASSERT(!r, __KVM_SYSCALL_ERROR("fallocate()", r));
 }
 
 TEST_GMEM(init_private)
@@ -107,7 +114,7 @@ TEST_GMEM(before_allocation_shared)
 	struct gmem_conversion *t = start(&self->t, 1, GMEM_MMAP_SHARED);
 
 	to_private(t, 0, 1);
-	EXPECT_EQ(0, nr_allocated(t));
+	EXPECT_EQ(0, gmem_nr_allocated(t));
 	expect_private(t, 0, 0, 'a');
 	to_shared(t, 0, 1);
 	expect_shared(t, 0, 'a', 'b');
@@ -118,7 +125,7 @@ TEST_GMEM(before_allocation_private)
 	struct gmem_conversion *t = start(&self->t, 1, GMEM_MMAP_PRIVATE);
 
 	to_shared(t, 0, 1);
-	EXPECT_EQ(0, nr_allocated(t));
+	EXPECT_EQ(0, gmem_nr_allocated(t));
 	expect_shared(t, 0, 0, 'a');
 	to_private(t, 0, 1);
 	expect_private(t, 0, 'a', 'b');
@@ -128,16 +135,19 @@ TEST_GMEM(before_allocation_private)
 static void convert_with_holes(struct gmem_conversion *t, u64 nr_pages,
 			       u64 one, u64 other)
 {
-	u64 i, allocated;
+	u64 i, allocated, expected = gmem_nr_backing(t, one, 1);
+
+	if (gmem_nr_backing(t, min(one, other), max(one, other) - min(one, other) + 1) > expected)
+		expected *= 2;
 
 	punch(t, 0, nr_pages);
 	host_access(t, one, 0, VAL(one));
 	host_access(t, other, other == one ? VAL(one) : 0, VAL(other));
 
-	allocated = nr_allocated(t);
-	TEST_ASSERT_EQ(allocated, one == other ? 1 : 2);
+	allocated = gmem_nr_allocated(t);
+	TEST_ASSERT_EQ(allocated, expected);
 	to_private(t, 0, nr_pages);
-	TEST_ASSERT_EQ(allocated, nr_allocated(t));
+	TEST_ASSERT_EQ(allocated, gmem_nr_allocated(t));
 
 	for (i = 0; i < nr_pages; i++)
 		expect_private(t, i, i == one || i == other ? VAL(i) : 0, VAL(i));
@@ -152,9 +162,11 @@ TEST_GMEM(unallocated_folios)
 {
 	const u64 nr_pages = 8;
 	struct gmem_conversion *t = start(&self->t, nr_pages, GMEM_MMAP_SHARED);
+	/* It is about folios, and takes new huge pages each time. */
+	const u64 step = gmem_backing.flag & GUEST_MEMFD_FLAG_HUGETLB_1G ? 5 : 1;
 	u64 i;
 
-	for (i = 0; i < nr_pages; i++) {
+	for (i = 0; i < nr_pages; i += step) {
 		convert_with_holes(t, nr_pages, i, i);
 		convert_with_holes(t, nr_pages, i, (i + 3) % nr_pages);
 	}
@@ -179,100 +191,25 @@ TEST_GMEM(truncate)
 TEST_GMEM(punch_across_states)
 {
 	struct gmem_conversion *t = start_filled(&self->t, NR_PAGES);
+	u64 all = gmem_nr_backing(t, 0, NR_PAGES);
 
 	to_private(t, 1, 2);
 	punch(t, 0, 2);
-	EXPECT_EQ(2, nr_allocated(t));
+	EXPECT_EQ(all - gmem_nr_backing(t, 0, 2), gmem_nr_allocated(t));
 	expect_shared(t, 0, 0, VAL(0));
 	expect_private(t, 1, 0, VAL(1));
+	if (gmem_nr_backing(t, 0, 2) == all) {
+		expect_private(t, 2, 0, VAL(2));
+		expect_shared(t, 3, 0, VAL(3));
+	}
 	expect_pages(t, BIT(1) | BIT(2));
 
 	punch(t, 0, NR_PAGES);
-	EXPECT_EQ(0, nr_allocated(t));
+	EXPECT_EQ(0, gmem_nr_allocated(t));
 	expect_shared(t, 0, 0, VAL(0));
 	expect_private(t, 1, 0, VAL(1));
 	expect_private(t, 2, 0, VAL(2));
 	expect_shared(t, 3, 0, VAL(3));
-}
-
-/* A child process does to its copy of the mapping what it is told through pipes. */
-struct child {
-	pid_t pid;
-	int to, from;
-};
-
-struct child_job {
-	u64 pgoff;
-	u8 val, new;
-	bool faults;
-};
-
-/* Ends with the parent at the latest, however that ends. */
-static void child_main(struct gmem_conversion *t, int from, int to)
-{
-	struct child_job job;
-
-	while (read(from, &job, sizeof(job)) == sizeof(job)) {
-		if (job.faults)
-			host_faults(t, job.pgoff);
-		else
-			host_access(t, job.pgoff, job.val, job.new);
-		if (write(to, &job.faults, 1) != 1)
-			break;
-	}
-	_exit(0);
-}
-
-static struct child child_start(struct gmem_conversion *t)
-{
-	struct child child;
-	int to[2], from[2];
-
-	TEST_ASSERT(!pipe(to) && !pipe(from), "pipe() failed: %s", strerror(errno));
-	child.pid = fork();
-	TEST_ASSERT(child.pid >= 0, "fork() failed: %s", strerror(errno));
-
-	if (!child.pid) {
-		kvm_close(to[1]);
-		kvm_close(from[0]);
-		child_main(t, to[0], from[1]);
-	}
-	kvm_close(to[0]);
-	kvm_close(from[1]);
-	child.to = to[1];
-	child.from = from[0];
-	return child;
-}
-
-static void child_do(struct child *child, struct child_job job)
-{
-	bool done;
-
-	TEST_ASSERT(write(child->to, &job, sizeof(job)) == sizeof(job),
-		    "Can't tell the child about page %lu", job.pgoff);
-	TEST_ASSERT(read(child->from, &done, 1) == 1,
-		    "Child expected to %s page %lu, which failed",
-		    job.faults ? "fault on" : "access", job.pgoff);
-}
-
-static void child_access(struct child *child, u64 pgoff, u8 val, u8 new)
-{
-	child_do(child, (struct child_job) { .pgoff = pgoff, .val = val, .new = new });
-}
-
-static void child_faults(struct child *child, u64 pgoff)
-{
-	child_do(child, (struct child_job) { .pgoff = pgoff, .faults = true });
-}
-
-static void child_end(struct child *child)
-{
-	int status;
-
-	kvm_close(child->to);
-	TEST_ASSERT(waitpid(child->pid, &status, 0) == child->pid && !status,
-		    "Child expected to exit, its status is 0x%x", status);
-	kvm_close(child->from);
 }
 
 TEST_GMEM(forked_accesses)
@@ -324,7 +261,7 @@ TEST_GMEM(mapped_by_child_only)
 	to_shared(t, 0, 1);
 	child_access(&child, 0, 'b', 'c');
 	child_end(&child);
-	t->mem = kvm_mmap(t->size, PROT_READ | PROT_WRITE, MAP_SHARED, t->fd);
+	t->mem = gmem_mmap(t, t->size);
 	expect_shared(t, 0, 'c', 'd');
 }
 
@@ -332,13 +269,7 @@ TEST_GMEM(mapped_by_child_only)
 static void expect_in_use(struct gmem_conversion *t, u64 pgoff, u64 nr_pages,
 			  u64 in_use)
 {
-	u64 error_offset;
-	int r = __gmem_set_private(t->fd, pgoff * PAGE_SIZE,
-				   nr_pages * PAGE_SIZE, &error_offset);
-
-	TEST_ASSERT(r == -1 && errno == EAGAIN && error_offset == in_use * PAGE_SIZE,
-		    "Expected EAGAIN at 0x%llx, got r %d errno %d at 0x%lx",
-		    in_use * PAGE_SIZE, r, errno, error_offset);
+	expect_eagain(t, pgoff, nr_pages, in_use);
 	expect_pages(t, 0);
 }
 
@@ -443,5 +374,6 @@ int main(int argc, char **argv)
 {
 	TEST_REQUIRE(gmem_conversion_supported());
 
+	gmem_backing_init();
 	return test_harness_run(argc, argv);
 }

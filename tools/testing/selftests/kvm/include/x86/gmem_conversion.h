@@ -13,15 +13,16 @@
  *	guest_access(&t, 2, 'a', 'b');
  *	gmem_conversion_free(&t);
  *
- * All pages are of 4K and named by their offset in the file, the slot begins
- * with the first one.  Accesses are to the first byte of a page.  A failed
- * expectation ends the process, as TEST_ASSERT() does.
+ * All pages are of 4K and named by their offset from the first one that the test
+ * is about, which is the first one of the file unless gmem_backing says otherwise.
+ * The slot has all of the file.  Accesses are to the first byte of a page.  A
+ * failed expectation ends the process, as TEST_ASSERT() does.
  *
  * guest_access() needs guest code that calls gmem_guest_access() again and
  * again, which is what NULL for the guest code gives.  The guest has mapped
- * the slot at its gpa, page by page.  For more vCPUs use vm_vcpu_add(), and
- * guest code of your own: gmem_guest_access() is for one vCPU at a time, as
- * host_faults() is for one thread at a time.
+ * the test's pages, one by one, from the virtual address GMEM_GPA on.  For more
+ * vCPUs use vm_vcpu_add(), and guest code of your own: gmem_guest_access() is for
+ * one vCPU at a time, as host_faults() is for one thread at a time.
  *
  * expect_private(), expect_shared() and expect_pages() look from both sides.
  * Check host_has_pagemap() before host_has_mapped(), and host_can_pin() before
@@ -47,13 +48,59 @@
 #define GMEM_MMAP_SHARED	(GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED)
 
 struct gmem_conversion {
+	/* NULL if the test has freed it. */
 	struct kvm_vm *vm;
 	struct kvm_vcpu *vcpu;
+	/* -1 after gmem_conversion_free(). */
 	int fd;
-	/* All of the file; without GUEST_MEMFD_FLAG_MMAP nothing is there. */
+	/* The test's pages; without GUEST_MEMFD_FLAG_MMAP nothing is there. */
 	u8 *mem;
 	size_t size;
+	/* The index of the first of them in the file. */
+	u64 base;
+	/* The slot: all of the file, but nothing is there besides the test's pages. */
+	u8 *slot_mem;
+	size_t file_size;
 };
+
+/*
+ * What the files of gmem_conversion_init() are made of, and where in them the pages
+ * of the test are; gmem_backing.h has variants of tests for that.
+ */
+struct gmem_backing {
+	/* GUEST_MEMFD_FLAG_HUGETLB_2M or _1G, or none for 4K. */
+	u64 flag;
+	u64 base;
+	/* Pages of the pool that have all of their struct pages. */
+	bool without_hvo;
+};
+
+static struct gmem_backing gmem_backing;
+
+static inline size_t gmem_page_size(u64 gmem_flags)
+{
+	if (gmem_flags & GUEST_MEMFD_FLAG_HUGETLB_1G)
+		return SZ_1G;
+	return gmem_flags & GUEST_MEMFD_FLAG_HUGETLB_2M ? SZ_2M : PAGE_SIZE;
+}
+
+/* Where a page of the test is in the file, and in guest physical memory. */
+static inline u64 gmem_offset(struct gmem_conversion *t, u64 pgoff)
+{
+	return (t->base + pgoff) * PAGE_SIZE;
+}
+
+static inline gpa_t gmem_gpa(struct gmem_conversion *t, u64 pgoff)
+{
+	return GMEM_GPA + gmem_offset(t, pgoff);
+}
+
+/* Map pages of the test once more, beginning with the first one. */
+static inline u8 *gmem_mmap(struct gmem_conversion *t, size_t size)
+{
+	return __kvm_mmap(size, PROT_READ | PROT_WRITE, MAP_SHARED, t->fd,
+			  gmem_offset(t, 0));
+}
 
 static inline struct vm_shape gmem_conversion_shape(void)
 {
@@ -106,40 +153,53 @@ static inline void gmem_guest_code(void)
 static inline void gmem_conversion_init(struct gmem_conversion *t, size_t size,
 					u64 gmem_flags, void *guest_code)
 {
-	bool can_mmap = gmem_flags & GUEST_MEMFD_FLAG_MMAP;
+	void *mem;
 
+	gmem_flags |= gmem_backing.flag;
+	t->base = gmem_backing.base;
 	t->size = size;
+	t->file_size = align_up(gmem_offset(t, 0) + size, gmem_page_size(gmem_flags));
+
 	/* The extra pages are those that the guest needs page tables for. */
 	t->vm = __vm_create_shape_with_one_vcpu(gmem_conversion_shape(), &t->vcpu,
 						size / PAGE_SIZE,
 						guest_code ?: gmem_guest_code);
-	t->fd = vm_create_guest_memfd(t->vm, size, gmem_flags);
+	t->fd = vm_create_guest_memfd(t->vm, t->file_size, gmem_flags);
 
 	/* Should KVM follow a userspace_addr without a file, it finds nothing. */
-	t->mem = kvm_mmap(size, can_mmap ? PROT_READ | PROT_WRITE : PROT_NONE,
-			  can_mmap ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS,
-			  can_mmap ? t->fd : -1);
+	t->slot_mem = kvm_mmap(t->file_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	t->mem = t->slot_mem + gmem_offset(t, 0);
+	if (gmem_flags & GUEST_MEMFD_FLAG_MMAP) {
+		mem = mmap(t->mem, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+			   t->fd, gmem_offset(t, 0));
+		TEST_ASSERT(mem == t->mem, __KVM_SYSCALL_ERROR("mmap()", -1));
+	}
 
 	vm_set_user_memory_region2(t->vm, GMEM_SLOT, KVM_MEM_GUEST_MEMFD,
-				   GMEM_GPA, size, t->mem, t->fd, 0);
-	virt_map(t->vm, GMEM_GPA, GMEM_GPA, size / PAGE_SIZE);
+				   GMEM_GPA, t->file_size, t->slot_mem, t->fd, 0);
+	virt_map(t->vm, GMEM_GPA, gmem_gpa(t, 0), size / PAGE_SIZE);
 }
 
 static inline void gmem_conversion_free(struct gmem_conversion *t)
 {
+	/* The test may have moved its pages. */
 	kvm_munmap(t->mem, t->size);
+	kvm_munmap(t->slot_mem, t->file_size);
 	kvm_close(t->fd);
-	kvm_vm_free(t->vm);
+	t->fd = -1;
+	if (t->vm)
+		kvm_vm_free(t->vm);
+	t->vm = NULL;
 }
 
 static inline void to_private(struct gmem_conversion *t, u64 pgoff, u64 nr_pages)
 {
-	gmem_set_private(t->fd, pgoff * PAGE_SIZE, nr_pages * PAGE_SIZE);
+	gmem_set_private(t->fd, gmem_offset(t, pgoff), nr_pages * PAGE_SIZE);
 }
 
 static inline void to_shared(struct gmem_conversion *t, u64 pgoff, u64 nr_pages)
 {
-	gmem_set_shared(t->fd, pgoff * PAGE_SIZE, nr_pages * PAGE_SIZE);
+	gmem_set_shared(t->fd, gmem_offset(t, pgoff), nr_pages * PAGE_SIZE);
 }
 
 /* In seconds: what is bound to happen has happened by then. */
@@ -155,9 +215,10 @@ static inline u64 wait_for_conversion(struct gmem_conversion *t, u64 first, u64 
 	u64 busy, nr_refused;
 
 	clock_gettime(CLOCK_MONOTONIC, &start);
-	for (nr_refused = 0; __gmem_set_private(t->fd, 0, t->size, &busy); nr_refused++) {
+	for (nr_refused = 0;
+	     __gmem_set_private(t->fd, gmem_offset(t, 0), t->size, &busy); nr_refused++) {
 		TEST_ASSERT(errno == EAGAIN && busy % PAGE_SIZE == 0 &&
-			    busy - first * PAGE_SIZE < nr * PAGE_SIZE,
+			    busy - gmem_offset(t, first) < nr * PAGE_SIZE,
 			    "Expected EAGAIN, if anything, for pages [%lu, +%lu), got %s for 0x%lx",
 			    first, nr, strerror(errno), busy);
 		TEST_ASSERT(timespec_elapsed(start).tv_sec < GMEM_PATIENCE,
@@ -165,6 +226,21 @@ static inline u64 wait_for_conversion(struct gmem_conversion *t, u64 first, u64 
 		usleep(10);
 	}
 	return nr_refused;
+}
+
+/* Page @busy is the first one that is in use. */
+static inline void expect_eagain(struct gmem_conversion *t, u64 pgoff, u64 nr, u64 busy)
+{
+	u64 error_offset;
+	int r = __gmem_set_private(t->fd, gmem_offset(t, pgoff), nr * PAGE_SIZE,
+				   &error_offset);
+
+	TEST_ASSERT(r == -1 && errno == EAGAIN,
+		    "Expected EAGAIN for pages [%lu, +%lu), got %s", pgoff, nr,
+		    r ? strerror(errno) : "success");
+	TEST_ASSERT(error_offset == gmem_offset(t, busy),
+		    "Expected EAGAIN for page %lu, got it for offset 0x%lx",
+		    busy, error_offset);
 }
 
 /* Run the guest until it is done with what it has been told. */
@@ -241,6 +317,15 @@ static inline void expect_shared(struct gmem_conversion *t, u64 pgoff,
 /* What tests that convert many pages have in each of them; never zero. */
 #define VAL(pgoff)	((u8)(1 + (pgoff) % 255))
 
+static inline void host_accesses(struct gmem_conversion *t, u64 pgoff,
+				 u64 nr_pages)
+{
+	u64 i;
+
+	for (i = pgoff; i < pgoff + nr_pages; i++)
+		host_access(t, i, VAL(i), VAL(i));
+}
+
 /* The file starts shared, and the host has all of it mapped. */
 static inline void gmem_conversion_init_filled(struct gmem_conversion *t, size_t size)
 {
@@ -284,6 +369,29 @@ static inline bool host_has_mapped(struct gmem_conversion *t, u64 pgoff)
 		    sizeof(entry), PAGEMAP_PATH, r);
 	kvm_close(fd);
 	return entry & BIT_ULL(63);
+}
+
+static inline void expect_host_mapping(struct gmem_conversion *t, u64 pgoff, bool mapped)
+{
+	TEST_ASSERT(host_has_mapped(t, pgoff) == mapped,
+		    "Expected the host to have page %lu %s", pgoff,
+		    mapped ? "mapped" : "unmapped");
+}
+
+/*
+ * Whether KVM has to map anything for the guest to access the page.  Before it
+ * tells, the guest must have run twice: its own memory has been mapped then.
+ */
+static inline void expect_guest_mapping(struct gmem_conversion *t, u64 pgoff,
+					u8 val, bool mapped)
+{
+	u64 before = vcpu_get_stat(t->vcpu, pf_fixed), nr_faults;
+
+	guest_access(t, pgoff, val, val);
+	nr_faults = vcpu_get_stat(t->vcpu, pf_fixed) - before;
+	TEST_ASSERT(!nr_faults == mapped,
+		    "Expected the guest to have page %lu %s, it took %lu faults",
+		    pgoff, mapped ? "mapped" : "unmapped", nr_faults);
 }
 
 #define GUP_TEST_PATH	"/sys/kernel/debug/gup_test"
