@@ -128,7 +128,7 @@ checkpatch_mail()
 	local ignore=$1
 
 	shift
-	tgit format-patch -1 --stdout --no-signature "$commit" -- "$@" >"$tmp/mail"
+	tgit format-patch --stdout --no-signature "$commit~..$commit" -- "$@" >"$tmp/mail"
 	[ ! -s "$tmp/mail" ] ||
 		(cd "$TREE" && scripts/checkpatch.pl --strict --codespell --codespellfile "$(dictionary)" --no-signoff \
 			--ignore "$ignore" --quiet --show-types "$tmp/mail")
@@ -142,7 +142,7 @@ checkpatch()
 	ignore=$(sed -nE 's/^([A-Z_]+)\t.*/\1/p' "$LAB/checkpatch.ignore" | paste -sd,)
 	checkpatch_mail "$ignore" . ':!include/trace' || status=1
 	checkpatch_mail "$ignore,OPEN_ENDED_LINE,PARENTHESIS_ALIGNMENT" include/trace || status=1
-	return $status
+	return "$status"
 }
 
 # Sparse and W=1 of each .c file that the series touches (other architectures than

@@ -73,7 +73,7 @@ void hugetlb_join_entries(struct address_space *mapping, struct folio *folio)
  * Return: 0, or -ENOMEM and all is as before.
  */
 int hugetlb_split_entries(struct address_space *mapping, struct folio *folio,
-			   const struct hugetlb_cut *cut)
+			  const struct hugetlb_cut *cut)
 {
 	XA_STATE(xas, &mapping->i_pages, folio->index);
 	unsigned int order;
@@ -101,7 +101,7 @@ int hugetlb_split_entries(struct address_space *mapping, struct folio *folio,
  * Context: any but hard interrupts.  The reference counts of the pieces are zero.
  */
 void hugetlb_store_pieces(struct address_space *mapping, struct folio *folio,
-			   const struct hugetlb_cut *cut)
+			  const struct hugetlb_cut *cut)
 {
 	XA_STATE(xas, &mapping->i_pages, folio->index);
 	unsigned int order;

@@ -72,7 +72,8 @@ do {										\
 /* One huge page, all of which the guest has touched. */
 FIXTURE_SETUP(gmem_leaf)
 {
-	if (!hugetlb_pool_exists(variant->page_size) || hugetlb_pool_grow(variant->page_size, 1) < 1)
+	if (!hugetlb_pool_exists(variant->page_size) ||
+	    hugetlb_pool_grow(variant->page_size, 1) < 1)
 		SKIP(return, "The pool hasn't got a page of %zu bytes", variant->page_size);
 
 	self->nr = variant->page_size / PAGE_SIZE;
@@ -112,41 +113,34 @@ TEST_F_TIMEOUT(gmem_leaf, whole, PIECES_TIMEOUT)
 	EXPECT_EQ(0, count_faults(&self->t, 0, self->nr));
 }
 
-/* What is beside the page stays mapped, in pieces of 2M and of 4K around the page. */
-static void share_one_page(struct __test_metadata *_metadata, FIXTURE_DATA(gmem_leaf) *self,
-			   const FIXTURE_VARIANT(gmem_leaf) *variant, u64 page)
+/*
+ * What is beside the page stays mapped, with 2M and, around the page, 4K.  After the
+ * page has come back, the guest's next touch of it maps all with one leaf again.
+ */
+TEST_F_TIMEOUT(gmem_leaf, one_page, PIECES_TIMEOUT)
 {
+	const u64 pages[] = { 0, self->nr / 2 + 5, self->nr - 1 };
 	long nr_2m = variant->page_size == SZ_1G ? SZ_1G / SZ_2M - 1 : 0;
 	struct gmem_conversion *t = &self->t;
+	int i;
 
-	to_shared(t, page, 1);
-	EXPECT_LEAVES(0, nr_2m, PAGES_2M - 1);
-	EXPECT_EQ(0, count_faults_beside(t, page, self->nr));
-	host_expect_page(t, page);
-	EXPECT_EQ(1, count_faults(t, page, 1));
-	EXPECT_LEAVES(0, nr_2m, PAGES_2M);
+	for (i = 0; i < ARRAY_SIZE(pages); i++) {
+		u64 page = pages[i];
 
-	to_private(t, page, 1);
-	EXPECT_LEAVES(0, nr_2m, PAGES_2M - 1);
-	EXPECT_EQ(0, count_faults_beside(t, page, self->nr));
-	EXPECT_EQ(1, count_faults(t, page, 1));
-	EXPECT_ONE_LEAF();
-	EXPECT_EQ(0, count_faults(t, 0, self->nr));
-}
+		to_shared(t, page, 1);
+		EXPECT_LEAVES(0, nr_2m, PAGES_2M - 1);
+		EXPECT_EQ(0, count_faults_beside(t, page, self->nr));
+		host_expect_page(t, page);
+		EXPECT_EQ(1, count_faults(t, page, 1));
+		EXPECT_LEAVES(0, nr_2m, PAGES_2M);
 
-TEST_F_TIMEOUT(gmem_leaf, first_page, PIECES_TIMEOUT)
-{
-	share_one_page(_metadata, self, variant, 0);
-}
-
-TEST_F_TIMEOUT(gmem_leaf, page_in_between, PIECES_TIMEOUT)
-{
-	share_one_page(_metadata, self, variant, self->nr / 2 + 5);
-}
-
-TEST_F_TIMEOUT(gmem_leaf, last_page, PIECES_TIMEOUT)
-{
-	share_one_page(_metadata, self, variant, self->nr - 1);
+		to_private(t, page, 1);
+		EXPECT_LEAVES(0, nr_2m, PAGES_2M - 1);
+		EXPECT_EQ(0, count_faults_beside(t, page, self->nr));
+		EXPECT_EQ(1, count_faults(t, page, 1));
+		EXPECT_ONE_LEAF();
+		EXPECT_EQ(0, count_faults(t, 0, self->nr));
+	}
 }
 
 /* Edges of 2M need no leaves of 4K. */

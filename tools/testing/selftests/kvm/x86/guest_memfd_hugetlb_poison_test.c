@@ -81,7 +81,8 @@ FIXTURE_SETUP(gmem_poison)
 {
 	if (access(INJECT_PATH, W_OK))
 		SKIP(return, "No " INJECT_PATH " (CONFIG_HWPOISON_INJECT)");
-	if (!hugetlb_pool_exists(variant->page_size) || hugetlb_pool_grow(variant->page_size, 2) < 2)
+	if (!hugetlb_pool_exists(variant->page_size) ||
+	    hugetlb_pool_grow(variant->page_size, 2) < 2)
 		SKIP(return, "The pool hasn't got two pages of %zu bytes", variant->page_size);
 
 	self->nr = variant->page_size / PAGE_SIZE;
