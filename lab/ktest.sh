@@ -6,7 +6,8 @@
 #
 # KVM has two ways to track private memory, which exclude each other on a host.
 # Each has a VM of its own, and so have the tests that want a pool which is filled
-# from CMA, without HVO at boot.  All run at the same time.
+# from CMA, without HVO at boot, and those that want KVM without nested paging.  All
+# run at the same time.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -15,6 +16,7 @@ declare -A kernel_args=(
 	[per-vm]=''
 	[in-place]='kvm.gmem_in_place_conversion=1'
 	[cma]='hugetlb_cma=0:1G,1:1G hugetlb_free_vmemmap=off'
+	[shadow]='kvm_amd.npt=0'
 )
 
 dir() { echo "$BUILD/ktest-$variant-$1"; }
@@ -68,7 +70,7 @@ run_all()
 step "running the kernel's tests on the $variant kernel" run_all
 
 status=0
-for mode in per-vm in-place cma; do
+for mode in per-vm in-place cma shadow; do
 	[ -s "$(list "$mode")" ] || continue
 	"$LAB/judge.py" --name kernel --tests "$(list "$mode")" "$(dir "$mode")" |
 		sed -E "s/^((not )?ok - )/\1$variant, $mode: /" || status=1

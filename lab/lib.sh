@@ -59,7 +59,7 @@ new_files() { sed -n -e '/^diff --git /q' -e 's/^New-file: //p' "$1"; }
 # Is the tree made from the pinned version of the base?
 base_is_pinned() { grep -qsxF "deb $BASE_VERSION" "$BUILD/source.id"; }
 
-# The tests of lab/tests for a kernel (normal, debug) and a mode (per-vm, in-place, cma):
+# The tests of lab/tests for a kernel (normal, debug) and a mode (see there):
 # NAME TIMEOUT lines.  "any": the names of all.
 tests_of()
 {
@@ -67,10 +67,10 @@ tests_of()
 		{ t = 120; on = "both"; mode = "per-vm" }
 		{ for (i = 2; i <= NF; i++)
 			if ($i ~ /^[0-9]+$/) t = $i
-			else if ($i ~ /^(per-vm|in-place|each|cma)$/) mode = $i
+			else if ($i ~ /^(per-vm|in-place|each|cma|shadow)$/) mode = $i
 			else on = $i }
 		k == "any" { if (!seen[$1]++) print $1; next }
-		(on == "both" || on == k) && (mode == m || mode == "each" && m != "cma") { print $1, t }' "$LAB/tests"
+		(on == "both" || on == k) && (mode == m || mode == "each" && m ~ /^(per-vm|in-place)$/) { print $1, t }' "$LAB/tests"
 }
 
 # Everything that make says goes to $1; the first errors if it fails.

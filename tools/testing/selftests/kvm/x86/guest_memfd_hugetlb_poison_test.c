@@ -19,13 +19,7 @@
 #define INJECT_PATH	"/sys/kernel/debug/hwpoison/corrupt-pfn"
 #define UNPOISON_PATH	"/sys/kernel/debug/hwpoison/unpoison-pfn"
 
-#define NR_ERRORS	20
-
-struct toucher {
-	struct gmem_conversion *t;
-	u64 first, nr;
-	bool stop;
-};
+#define NR_ERRORS	100
 
 FIXTURE(gmem_poison)
 {
@@ -125,21 +119,27 @@ static bool can_reserve(size_t page_size, u64 flag, long nr)
 	return success;
 }
 
-FIXTURE_TEARDOWN(gmem_poison)
+/* The huge page comes back in pieces, and nobody gets it before it is good again. */
+static void expect_kept_by_pool(const struct hugetlb_ledger *ledger, u64 flag, u64 pfn)
 {
+	const char *diff = ledger_wait(ledger, 0, 0);
 	long available;
 
+	TEST_ASSERT(!diff, "The pool isn't what it was: %s", diff);
+
+	available = hugetlb_pool_available(ledger->page_size);
+	TEST_ASSERT_EQ(count_obtainable(ledger->page_size), available - 1);
+	TEST_ASSERT(can_reserve(ledger->page_size, flag, available - 1), "Expected pages");
+	TEST_ASSERT(!can_reserve(ledger->page_size, flag, available), "Got the bad page reserved");
+
+	write_pfn(UNPOISON_PATH, pfn);
+	TEST_ASSERT_EQ(count_obtainable(ledger->page_size), available);
+}
+
+FIXTURE_TEARDOWN(gmem_poison)
+{
 	gmem_conversion_free(&self->t);
-
-	/* It comes back in pieces, and nobody gets it. */
-	EXPECT_EQ(NULL, ledger_wait(&self->ledger, 0, 0));
-	available = hugetlb_pool_available(variant->page_size);
-	EXPECT_EQ(available - 1, count_obtainable(variant->page_size));
-	EXPECT_TRUE(can_reserve(variant->page_size, variant->flag, available - 1));
-	EXPECT_FALSE(can_reserve(variant->page_size, variant->flag, available));
-
-	write_pfn(UNPOISON_PATH, self->pfn);
-	EXPECT_EQ(available, count_obtainable(variant->page_size));
+	expect_kept_by_pool(&self->ledger, variant->flag, self->pfn);
 }
 
 /* All of the guest's memory but one page is what it was. */
@@ -202,36 +202,6 @@ TEST_F_TIMEOUT(gmem_poison, large_piece, PIECES_TIMEOUT)
 	guest_loses(t, bad);
 }
 
-/* Touch pages of a huge page that is whole, and private, until told to stop. */
-static void *toucher(void *data)
-{
-	struct toucher *touch = data;
-
-	while (!READ_ONCE(touch->stop))
-		guest_expect(touch->t, touch->first, touch->nr);
-	return NULL;
-}
-
-/* While an error is being handled, too, only the page that has it is lost. */
-TEST_F_TIMEOUT(gmem_poison, while_guest_runs, PIECES_TIMEOUT)
-{
-	struct toucher touch = { .t = &self->t, .first = 8, .nr = 64 };
-	struct gmem_conversion *t = &self->t;
-	pthread_t thread;
-	int i;
-
-	kvm_pthread_create(&thread, NULL, toucher, &touch);
-	for (i = 0; i < NR_ERRORS; i++) {
-		/* Have the guest fault on all of the huge page. */
-		to_shared(t, 0, 1);
-		to_private(t, 0, 1);
-		write_pfn(INJECT_PATH, self->pfn + self->nr - 1 - i);
-	}
-	WRITE_ONCE(touch.stop, true);
-	kvm_pthread_join(thread, NULL);
-	guest_expect(t, 0, self->nr - NR_ERRORS);
-}
-
 static void ignore_sigbus(int signum)
 {
 }
@@ -283,6 +253,63 @@ TEST_F_TIMEOUT(gmem_poison, punch_hole, PIECES_TIMEOUT)
 	expect_whole(t, 1);
 	guest_fill(t, 0, self->nr);
 	guest_expect(t, 0, self->nr);
+}
+
+/* Touch a page in each 2M of the first half of a huge page, which splits it there. */
+static void *touch_first_half(void *data)
+{
+	struct gmem_conversion *t = data;
+	u64 pgoff;
+
+	for (pgoff = BLOCK_NR; pgoff < SZ_512M / PAGE_SIZE; pgoff += BLOCK_NR)
+		host_access(t, pgoff, 0, 'a');
+	return NULL;
+}
+
+FIXTURE(gmem_errors)
+{
+	struct gmem_conversion t;
+	struct hugetlb_ledger ledger;
+	u64 pfn;
+};
+
+/* A page of 1G that the host may touch, and hasn't yet but for the beginning. */
+FIXTURE_SETUP(gmem_errors)
+{
+	if (access(INJECT_PATH, W_OK) || !hugetlb_pool_exists(SZ_1G) ||
+	    hugetlb_pool_grow(SZ_1G, 1) < 1)
+		SKIP(return, "No " INJECT_PATH ", or no page of 1G in the pool");
+
+	self->ledger.page_size = SZ_1G;
+	self->ledger.base = hugetlb_pool_read(SZ_1G);
+	gmem_conversion_init(&self->t, SZ_1G, GUEST_MEMFD_FLAG_HUGETLB_1G | GMEM_MMAP_SHARED,
+			     NULL);
+	host_access(&self->t, 0, 0, 'a');
+	self->pfn = read_pfn(&self->t, 0);
+}
+
+FIXTURE_TEARDOWN(gmem_errors)
+{
+	gmem_conversion_free(&self->t);
+	expect_kept_by_pool(&self->ledger, GUEST_MEMFD_FLAG_HUGETLB_1G, self->pfn);
+}
+
+/*
+ * While errors are being handled the rest of the huge page is still one folio with
+ * them.  Nobody gets a SIGBUS, which would end the test, for healthy pages of it.
+ */
+TEST_F_TIMEOUT(gmem_errors, while_host_touches, PIECES_TIMEOUT)
+{
+	const u64 nr = SZ_1G / PAGE_SIZE;
+	pthread_t thread;
+	int i;
+
+	kvm_pthread_create(&thread, NULL, touch_first_half, &self->t);
+	for (i = 1; i <= NR_ERRORS; i++)
+		write_pfn(INJECT_PATH, self->pfn + nr - i * BLOCK_NR);
+	kvm_pthread_join(thread, NULL);
+
+	host_access(&self->t, nr - BLOCK_NR + 1, 0, 'a');
 }
 
 int main(int argc, char **argv)
