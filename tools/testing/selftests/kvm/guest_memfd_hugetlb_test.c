@@ -570,6 +570,22 @@ static void *look_at_pages(void *data)
 	return NULL;
 }
 
+/* In seconds: others have let go of a page for long enough by then. */
+#define PUNCH_PATIENCE	20
+
+static void punch_when_possible(int fd, size_t size)
+{
+	struct timespec start;
+
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	while (fallocate(fd, PUNCH, 0, size)) {
+		TEST_ASSERT(errno == EAGAIN, "Expected EAGAIN, if anything, got %s",
+			    strerror(errno));
+		TEST_ASSERT(timespec_elapsed(start).tv_sec < PUNCH_PATIENCE,
+			    "Expected the page to be free for a moment");
+	}
+}
+
 /*
  * mincore() holds the page that it looks at for a moment, perhaps while that is
  * punched out and reallocated.  The file has reserved no other page.
@@ -588,7 +604,7 @@ TEST_GMEM(punch_while_others_look)
 	kvm_pthread_create(&thread, NULL, look_at_pages, &onlooker);
 
 	for (i = 0; i < variant->nr_races * 4; i++) {
-		punch(fd, 0, 1);
+		punch_when_possible(fd, PAGE);
 		EXPECT_EQ(0, fallocate(fd, ALLOCATE, 0, PAGE));
 	}
 
