@@ -27,6 +27,9 @@
 
 #define SECONDS_PER_ROUND	20
 
+/* A round that takes so long never ends. */
+#define ROUND_PATIENCE		400
+
 /* For each operation to have happened, in this way and that. */
 #define ENOUGH_OPS		3000
 
@@ -262,11 +265,24 @@ static void run_workers(struct stress *s, int seconds)
 		kvm_pthread_join(s->workers[i].thread, NULL);
 }
 
+/* Tell who is stuck where, rather than be killed by somebody who doesn't know. */
+static void handle_alarm(int signum)
+{
+	struct stress *s = &stress;
+	struct worker *w;
+
+	for (w = s->workers; w < s->workers + s->nr_workers; w++)
+		ksft_print_msg("Worker %d: operation %ld (%s)\n", w->id, (long)w->nr_ops,
+			       op_names[w->op]);
+	ksft_exit_fail_msg("Round %u of seed 0x%x is stuck\n", s->round, s->seed);
+}
+
 static void run_round(struct stress *s, int seconds)
 {
 	struct worker *w = &s->workers[0];
 	struct stress_file *f;
 
+	alarm(ROUND_PATIENCE);
 	w->nr_ops = -1ul;
 	w->rng = new_kvm_random_state(op_seed(w));
 	for_each_file(f, s) {
@@ -323,7 +339,6 @@ static void init_file(struct stress *s, struct stress_file *f)
 	pthread_rwlock_init(&f->life, NULL);
 	pthread_mutex_init(&f->pins_mutex, NULL);
 	pthread_mutex_init(&f->range_lock.mutex, NULL);
-	pthread_cond_init(&f->range_lock.cond, NULL);
 	map_for_guest(s, f);
 }
 
@@ -357,6 +372,7 @@ static void init_stress(struct stress *s)
 		init_file(s, f);
 	init_counters(s);
 	catch_sigbus();
+	signal(SIGALRM, handle_alarm);
 }
 
 static void print_op(struct stress *s, enum op op)

@@ -60,7 +60,6 @@ struct range {
 
 struct range_lock {
 	pthread_mutex_t mutex;
-	pthread_cond_t cond;
 	u64 nr_tickets;
 	/* Of each worker; no range, no ticket. */
 	struct range ranges[MAX_WORKERS];
@@ -221,7 +220,10 @@ static inline bool is_blocked(struct range_lock *l, int id)
 	return false;
 }
 
-/* First come, first served, as large ranges would starve otherwise. */
+/*
+ * First come, first served, as large ranges would starve otherwise.  Polls: condition
+ * variables of glibc before 2.41 can lose a wakeup.
+ */
 static inline void lock_range(struct worker *w, struct stress_file *f, struct range r)
 {
 	struct range_lock *l = &f->range_lock;
@@ -230,8 +232,11 @@ static inline void lock_range(struct worker *w, struct stress_file *f, struct ra
 	TEST_ASSERT(!l->tickets[w->id], "A worker has one range at a time");
 	l->ranges[w->id] = r;
 	l->tickets[w->id] = ++l->nr_tickets;
-	while (is_blocked(l, w->id))
-		pthread_cond_wait(&l->cond, &l->mutex);
+	while (is_blocked(l, w->id)) {
+		pthread_mutex_unlock(&l->mutex);
+		usleep(50);
+		pthread_mutex_lock(&l->mutex);
+	}
 	pthread_mutex_unlock(&l->mutex);
 }
 
@@ -241,7 +246,6 @@ static inline void unlock_range(struct worker *w, struct stress_file *f)
 
 	pthread_mutex_lock(&l->mutex);
 	l->tickets[w->id] = 0;
-	pthread_cond_broadcast(&l->cond);
 	pthread_mutex_unlock(&l->mutex);
 }
 
