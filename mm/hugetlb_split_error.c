@@ -37,10 +37,14 @@ bool hugetlb_split_poisoned(struct hugetlb_split *split, struct page *page,
 static bool any_page_poisoned(unsigned long pfn)
 {
 	struct hugetlb_split *split;
+	bool poisoned;
 
 	guard(rcu)();
+	poisoned = folio_test_hwpoison(page_folio(pfn_to_page(pfn)));
+	/* That may have been a healthy piece, made just now, of a page with errors. */
+	smp_rmb();
 	split = hugetlb_split_find(pfn);
-	return folio_test_hwpoison(split ? &split->whole : page_folio(pfn_to_page(pfn)));
+	return split ? folio_test_hwpoison(&split->whole) : poisoned;
 }
 
 static bool pages_poisoned(unsigned long pfn, unsigned long nr)

@@ -251,5 +251,5 @@ void hugetlb_free_piece(struct folio *folio)
 	trace_hugetlb_piece_release(folio_pfn(folio), folio_order(folio));
 	hugetlb_piece_clear_mlocked(folio);
 	if (atomic_long_sub_and_test(folio_nr_pages(folio), &split->nr_away))
-		schedule_work(&split->rejoin);
+		queue_work(system_dfl_wq, &split->rejoin);
 }

@@ -179,12 +179,40 @@ static void test_poison_parked(struct kunit *test)
 	release_and_unpoison(test);
 }
 
+/*
+ * The page is being split or merged, and that takes too long.  Nothing is recorded of
+ * an error that nobody has handled: it would be taken for an old one the next time.
+ */
+static void test_poison_frozen(struct kunit *test)
+{
+	struct split_file *f = test->priv;
+	unsigned long pos = f->nr / 2;
+	struct folio *folio = page_folio(f->head);
+
+	KUNIT_ASSERT_TRUE(test, folio_ref_freeze(folio, f->nr));
+	KUNIT_EXPECT_EQ(test, fail_memory(f, pos), -EBUSY);
+	folio_ref_unfreeze(folio, f->nr);
+	KUNIT_EXPECT_FALSE(test, hugetlb_split_page_poisoned(f->head + pos));
+
+	KUNIT_ASSERT_EQ(test, split_pages(f, pos, pos + 1), 0);
+	folio = page_folio(f->head + pos);
+	KUNIT_ASSERT_TRUE(test, folio_ref_freeze(folio, 1));
+	KUNIT_EXPECT_EQ(test, fail_memory(f, pos), -EBUSY);
+	folio_ref_unfreeze(folio, 1);
+	KUNIT_EXPECT_FALSE(test, hugetlb_split_page_poisoned(f->head + pos));
+
+	KUNIT_EXPECT_EQ(test, fail_memory(f, pos), 0);
+	KUNIT_EXPECT_TRUE(test, is_poisoned(f, pos));
+	release_and_unpoison(test);
+}
+
 static struct kunit_case error_cases[] = {
 	KUNIT_CASE_PARAM(test_poison, split_page_sizes),
 	KUNIT_CASE_PARAM(test_healthy_order, split_page_sizes),
 	KUNIT_CASE_PARAM(test_poison_again, split_page_sizes),
 	KUNIT_CASE_PARAM(test_poison_held, split_page_sizes),
 	KUNIT_CASE_PARAM(test_poison_parked, split_page_sizes),
+	KUNIT_CASE_PARAM(test_poison_frozen, split_page_sizes),
 	{ }
 };
 

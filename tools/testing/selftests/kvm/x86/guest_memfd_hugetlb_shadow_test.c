@@ -3,6 +3,8 @@
  * Test guest_memfd on HugeTLB pages with guests that map it with smaller pages than it
  * has.  With shadow paging (kvm_amd.npt=0, kvm_intel.ept=0) what the guest maps limits
  * what KVM maps; with nested paging nothing of that matters.
+ *
+ * At userspace_addr is other memory, which the guest must never see.
  */
 #include <linux/sizes.h>
 
@@ -17,11 +19,14 @@
 #define SLOT		10
 /* As much of the file as a guest on shadow pages touches in seconds. */
 #define TOUCHED		SZ_4M
+#define DECOY		0xcc
 
 FIXTURE(gmem_shadow)
 {
 	struct kvm_vm *vm;
 	struct kvm_vcpu *vcpu;
+	size_t size;
+	void *decoy;
 	int fd;
 };
 
@@ -73,6 +78,12 @@ static void guest_code(void)
 	GUEST_DONE();
 }
 
+static void set_memslot(FIXTURE_DATA(gmem_shadow) *self, size_t size)
+{
+	vm_set_user_memory_region2(self->vm, SLOT, KVM_MEM_GUEST_MEMFD, GPA, size, self->decoy,
+				   self->fd, 0);
+}
+
 FIXTURE_SETUP(gmem_shadow)
 {
 	size_t size = max_t(size_t, TOUCHED, variant->page_size);
@@ -85,8 +96,11 @@ FIXTURE_SETUP(gmem_shadow)
 	self->vm = vm_create_with_one_vcpu(&self->vcpu, guest_code);
 	self->fd = vm_create_guest_memfd(self->vm, size, variant->flag | GUEST_MEMFD_FLAG_MMAP |
 					 GUEST_MEMFD_FLAG_INIT_SHARED);
-	vm_set_user_memory_region2(self->vm, SLOT, KVM_MEM_GUEST_MEMFD, GPA, size, NULL,
-				   self->fd, 0);
+	self->size = size;
+	self->decoy = kvm_mmap(size, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+	memset(self->decoy, DECOY, TOUCHED);
+	set_memslot(self, size);
 	virt_map_level(self->vm, GPA, GPA, TOUCHED, variant->guest_level);
 }
 
@@ -94,6 +108,7 @@ FIXTURE_TEARDOWN(gmem_shadow)
 {
 	kvm_close(self->fd);
 	kvm_vm_free(self->vm);
+	kvm_munmap(self->decoy, self->size);
 }
 
 static void run(struct kvm_vcpu *vcpu, u64 expected)
@@ -119,6 +134,24 @@ TEST_F(gmem_shadow, touch)
 	kvm_munmap(p, TOUCHED);
 
 	run(self->vcpu, UCALL_DONE);
+}
+
+/*
+ * What has been mapped once is mapped again, with neighbours that the guest is known to
+ * use, ahead of their faults.
+ */
+TEST_F(gmem_shadow, prefetch)
+{
+	u8 *decoy = self->decoy;
+	size_t off;
+
+	run(self->vcpu, UCALL_SYNC);
+	set_memslot(self, 0);
+	set_memslot(self, self->size);
+	run(self->vcpu, UCALL_DONE);
+
+	for (off = 0; off < TOUCHED; off++)
+		TEST_ASSERT_EQ(decoy[off], DECOY);
 }
 
 int main(int argc, char **argv)
