@@ -6,8 +6,8 @@
 #
 # KVM has two ways to track private memory, which exclude each other on a host.
 # Each has a VM of its own, and so have the tests that want a pool which is filled
-# from CMA, without HVO at boot, and those that want KVM without nested paging.  All
-# run at the same time.
+# from CMA, without HVO at boot, those that want KVM without nested paging, and those
+# that want CPUs which are emulated in turns.  Up to three VMs run at the same time.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -17,7 +17,9 @@ declare -A kernel_args=(
 	[in-place]='kvm.gmem_in_place_conversion=1'
 	[cma]='hugetlb_cma=0:1G,1:1G hugetlb_free_vmemmap=off'
 	[shadow]='kvm_amd.npt=0'
+	[turns]='kvm.gmem_in_place_conversion=1'
 )
+declare -A tcg_thread=([turns]=single)
 
 dir() { echo "$BUILD/ktest-$variant-$1"; }
 list() { echo "$BUILD/ktest-$variant-$1.list"; }
@@ -44,25 +46,38 @@ run()
 	local mode=$1 limit
 
 	limit=$(awk '{ s += $2 } END { print s + 180 }' "$(list "$mode")")
-	KERNEL_ARGS=${kernel_args[$mode]} "$LAB/vm.sh" -k "$(kernel_dir "$variant")" -t "$limit" \
+	KERNEL_ARGS=${kernel_args[$mode]} TCG_THREAD=${tcg_thread[$mode]:-multi} "$LAB/vm.sh" -k "$(kernel_dir "$variant")" -t "$limit" \
 		-o "$(dir "$mode")" "$(commands <"$(list "$mode")")" |
 		sed -u -nE "s/^# lab: (.*)/    $mode: \1/p" >&2
 }
 
+# One after the other: each VM has as much memory as all the tests in it want.
+run_in_turn()
+{
+	local mode status=0
+
+	for mode; do
+		tests_of "$variant" "$mode" >"$(list "$mode")"
+		[ -s "$(list "$mode")" ] || continue
+		run "$mode" || status=1
+	done
+	return "$status"
+}
+
 run_all()
 {
-	local mode status=0 pids=()
+	local pid status=0 pids=()
 
 	# What runs in the background doesn't see Ctrl-C; the VMs end with a TERM.
 	trap 'trap - TERM; kill 0' INT TERM
-	for mode in "${!kernel_args[@]}"; do
-		tests_of "$variant" "$mode" >"$(list "$mode")"
-		[ -s "$(list "$mode")" ] || continue
-		run "$mode" &
-		pids+=($!)
-	done
-	for mode in "${pids[@]}"; do
-		wait "$mode" || status=1
+	run_in_turn in-place &
+	pids+=($!)
+	run_in_turn per-vm &
+	pids+=($!)
+	run_in_turn cma shadow turns &
+	pids+=($!)
+	for pid in "${pids[@]}"; do
+		wait "$pid" || status=1
 	done
 	return "$status"
 }
@@ -70,7 +85,7 @@ run_all()
 step "running the kernel's tests on the $variant kernel" run_all
 
 status=0
-for mode in per-vm in-place cma shadow; do
+for mode in per-vm in-place cma shadow turns; do
 	[ -s "$(list "$mode")" ] || continue
 	"$LAB/judge.py" --name kernel --tests "$(list "$mode")" "$(dir "$mode")" |
 		sed -E "s/^((not )?ok - )/\1$variant, $mode: /" || status=1
