@@ -14,6 +14,8 @@ set -euo pipefail
 
 # One that asks for nothing that a commit of the series brings.
 SMOKE_TEST=kvm:private_mem_conversions_test
+# With all of the series, and KVM as a module, which can be unloaded.
+UNLOAD_TEST=kvm:guest_memfd_hugetlb_split_hold_test
 work=$BUILD/bisect
 range=${1:-$BASE_REF..gmem}
 shift || :
@@ -30,6 +32,29 @@ key()
 		sha256sum | cut -d ' ' -f 1
 }
 
+has_unload_test() { [ "$1" = kvm-m ] && [ "$2" = "$(tgit rev-parse gmem)" ]; }
+
+# What the VM does for a configuration and a commit.
+commands()
+{
+	echo 'cd /kselftest'
+	echo "./run_kselftest.sh -o 200 -t $SMOKE_TEST"
+	if has_unload_test "$@"; then
+		echo 'mkdir -p /etc'
+		echo 'echo options kvm gmem_in_place_conversion=1 >/etc/modprobe.conf'
+		echo 'modprobe -r kvm_amd; modprobe -r kvm'
+		echo 'modprobe kvm_amd'
+		echo "./run_kselftest.sh -o 600 -t $UNLOAD_TEST"
+	fi
+	echo 'exit 0'
+}
+
+tests()
+{
+	echo "$SMOKE_TEST"
+	! has_unload_test "$@" || echo "$UNLOAD_TEST"
+}
+
 build_and_boot()
 {
 	local variant=$1 out=$work/$1
@@ -39,9 +64,9 @@ build_and_boot()
 	gitp -C "$work/tree" checkout -q --detach "$2"
 	"$LAB/kernel.sh" "$variant" "$work/tree" "$out" || return
 	"$LAB/image.sh" "$out" "$work/initramfs.cpio"
-	"$LAB/vm.sh" -k "$out" -i "$work/initramfs.cpio" -t 240 -o "$work/run" \
-		"cd /kselftest; ./run_kselftest.sh -o 200 -t $SMOKE_TEST; exit 0" >/dev/null
-	echo "$SMOKE_TEST" >"$work/tests"
+	"$LAB/vm.sh" -k "$out" -i "$work/initramfs.cpio" -t 840 -o "$work/run" \
+		"$(commands "$@")" >/dev/null
+	tests "$@" >"$work/tests"
 	"$LAB/judge.py" --tests "$work/tests" "$work/run"
 }
 

@@ -363,6 +363,50 @@ static pid_t fork_holder(struct gmem_conversion *t, u64 pgoff,
 	return pid;
 }
 
+/* Returns false if there is no module to be unloaded. */
+static bool kvm_unload(void)
+{
+	struct timespec start;
+
+	if (access("/sys/module/kvm/refcnt", F_OK))
+		return false;
+
+	/* Those who have closed a file of KVM's may not be through with it. */
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	while (!access("/sys/module/kvm", F_OK)) {
+		TEST_ASSERT(timespec_elapsed(start).tv_sec < GMEM_PATIENCE,
+			    "Expected to unload KVM, is it in use?");
+		if (system("modprobe -r kvm_amd 2>&1; modprobe -r kvm_intel 2>&1; modprobe -r kvm 2>&1"))
+			usleep(10000);
+	}
+	return true;
+}
+
+static void kvm_load(void)
+{
+	TEST_ASSERT(!system("modprobe kvm_amd || modprobe kvm_intel"), "modprobe failed");
+}
+
+/* What is held outlives the file, and the code that the file was of. */
+TEST_HOLD(unload_kvm)
+{
+	struct hold hold;
+
+	variant->hold(&hold, &self->t, HELD);
+	gmem_conversion_free(&self->t);
+	if (kvm_unload()) {
+		EXPECT_LEDGER(2, 1);
+		EXPECT_EQ(PAGE_VAL(HELD), variant->release(&hold));
+		EXPECT_LEDGER_SOON(0, 0);
+		EXPECT_EVENTS(0, 0, 1);
+		kvm_load();
+		expect_pool_as_new(variant->page_size, variant->flag, self->vmemmap);
+	} else {
+		variant->release(&hold);
+		SKIP(return, "KVM is no module");
+	}
+}
+
 TEST_HOLD(close_file_held_by_child)
 {
 	struct gmem_conversion *t = &self->t;
