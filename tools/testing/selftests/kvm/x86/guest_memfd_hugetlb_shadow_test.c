@@ -78,10 +78,9 @@ static void guest_code(void)
 	GUEST_DONE();
 }
 
-static void set_memslot(FIXTURE_DATA(gmem_shadow) *self, size_t size)
+static void set_memslot(struct kvm_vm *vm, size_t size, void *decoy, int fd)
 {
-	vm_set_user_memory_region2(self->vm, SLOT, KVM_MEM_GUEST_MEMFD, GPA, size, self->decoy,
-				   self->fd, 0);
+	vm_set_user_memory_region2(vm, SLOT, KVM_MEM_GUEST_MEMFD, GPA, size, decoy, fd, 0);
 }
 
 FIXTURE_SETUP(gmem_shadow)
@@ -100,7 +99,7 @@ FIXTURE_SETUP(gmem_shadow)
 	self->decoy = kvm_mmap(size, PROT_READ | PROT_WRITE,
 			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
 	memset(self->decoy, DECOY, TOUCHED);
-	set_memslot(self, size);
+	set_memslot(self->vm, size, self->decoy, self->fd);
 	virt_map_level(self->vm, GPA, GPA, TOUCHED, variant->guest_level);
 }
 
@@ -146,8 +145,8 @@ TEST_F(gmem_shadow, prefetch)
 	size_t off;
 
 	run(self->vcpu, UCALL_SYNC);
-	set_memslot(self, 0);
-	set_memslot(self, self->size);
+	set_memslot(self->vm, 0, self->decoy, self->fd);
+	set_memslot(self->vm, self->size, self->decoy, self->fd);
 	run(self->vcpu, UCALL_DONE);
 
 	for (off = 0; off < TOUCHED; off++)
