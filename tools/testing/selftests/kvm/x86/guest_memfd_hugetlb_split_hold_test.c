@@ -376,7 +376,7 @@ static bool kvm_unload(void)
 	while (!access("/sys/module/kvm", F_OK)) {
 		TEST_ASSERT(timespec_elapsed(start).tv_sec < GMEM_PATIENCE,
 			    "Expected to unload KVM, is it in use?");
-		if (system("modprobe -r kvm_amd 2>&1; modprobe -r kvm_intel 2>&1; modprobe -r kvm 2>&1"))
+		if (system("(modprobe -r kvm_amd || modprobe -r kvm_intel); modprobe -r kvm"))
 			usleep(10000);
 	}
 	return true;
