@@ -180,13 +180,14 @@ static void test_poison_parked(struct kunit *test)
 }
 
 /*
- * The page is being split or merged, and that takes too long.  Nothing is recorded of
- * an error that nobody has handled: it would be taken for an old one the next time.
+ * The page is being split or merged, and that takes too long.  An error that nobody has
+ * handled is neither counted nor recorded: it is no old one the next time.
  */
 static void test_poison_frozen(struct kunit *test)
 {
 	struct split_file *f = test->priv;
 	unsigned long pos = f->nr / 2;
+	long nr_poisoned = atomic_long_read(&num_poisoned_pages);
 	struct folio *folio = page_folio(f->head);
 
 	KUNIT_ASSERT_TRUE(test, folio_ref_freeze(folio, f->nr));
@@ -200,9 +201,11 @@ static void test_poison_frozen(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, fail_memory(f, pos), -EBUSY);
 	folio_ref_unfreeze(folio, 1);
 	KUNIT_EXPECT_FALSE(test, hugetlb_split_page_poisoned(f->head + pos));
+	KUNIT_EXPECT_EQ(test, atomic_long_read(&num_poisoned_pages), nr_poisoned);
 
 	KUNIT_EXPECT_EQ(test, fail_memory(f, pos), 0);
 	KUNIT_EXPECT_TRUE(test, is_poisoned(f, pos));
+	KUNIT_EXPECT_EQ(test, atomic_long_read(&num_poisoned_pages), nr_poisoned + 1);
 	release_and_unpoison(test);
 }
 

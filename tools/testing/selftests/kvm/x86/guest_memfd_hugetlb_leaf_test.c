@@ -8,6 +8,7 @@
 #include <pthread.h>
 
 #include "gmem_conversion.h"
+#include "gmem_leaves.h"
 #include "gmem_pieces.h"
 #include "hugetlb_pool.h"
 #include "kselftest_harness.h"
@@ -15,11 +16,6 @@
 #include "test_util.h"
 
 #define PAGES_2M	(SZ_2M / PAGE_SIZE)
-
-/* Leaves of the memslot, by size. */
-struct leaves {
-	long nr_1g, nr_2m, nr_4k;
-};
 
 FIXTURE(gmem_leaf)
 {
@@ -47,23 +43,8 @@ FIXTURE_VARIANT_ADD(gmem_leaf, 1G)
 	.flags = GUEST_MEMFD_FLAG_HUGETLB_1G,
 };
 
-static struct leaves count_all(struct kvm_vm *vm)
-{
-	return (struct leaves) {
-		.nr_1g = vm_get_stat(vm, pages_1g),
-		.nr_2m = vm_get_stat(vm, pages_2m),
-		.nr_4k = vm_get_stat(vm, pages_4k),
-	};
-}
-
-#define EXPECT_LEAVES(_1g, _2m, _4k)						\
-do {										\
-	struct leaves now = count_all(self->t.vm);				\
-										\
-	EXPECT_EQ(_1g, now.nr_1g - self->others.nr_1g);				\
-	EXPECT_EQ(_2m, now.nr_2m - self->others.nr_2m);				\
-	EXPECT_EQ(_4k, now.nr_4k - self->others.nr_4k);				\
-} while (0)
+#define EXPECT_LEAVES(_1g, _2m, _4k)	\
+	EXPECT_SAME_LEAVES(leaves_since(self->t.vm, self->others), _1g, _2m, _4k)
 
 /* The huge page is mapped as a whole. */
 #define EXPECT_ONE_LEAF()							\
@@ -80,7 +61,7 @@ FIXTURE_SETUP(gmem_leaf)
 	gmem_pieces_init(&self->t, variant->page_size, variant->flags | GMEM_MMAP_PRIVATE);
 	guest_fill(&self->t, 0, self->nr);
 
-	self->others = count_all(self->t.vm);
+	self->others = count_leaves(self->t.vm);
 	if (variant->page_size == SZ_1G)
 		self->others.nr_1g--;
 	else
@@ -90,16 +71,6 @@ FIXTURE_SETUP(gmem_leaf)
 FIXTURE_TEARDOWN(gmem_leaf)
 {
 	gmem_conversion_free(&self->t);
-}
-
-/* How many faults it takes the guest to look at pages. */
-static long count_faults(struct gmem_conversion *t, u64 first, u64 nr)
-{
-	long before = vcpu_get_stat(t->vcpu, pf_taken);
-
-	if (nr)
-		guest_expect(t, first, nr);
-	return vcpu_get_stat(t->vcpu, pf_taken) - before;
 }
 
 static long count_faults_beside(struct gmem_conversion *t, u64 page, u64 nr)
