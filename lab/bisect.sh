@@ -8,7 +8,7 @@
 #
 # A commit passes in a configuration when its kernel builds and a quick test passes
 # in the VM without a splat.  What passed once is remembered by the git tree of the
-# commit and the fragments, also in the cache directory: a second run is free.
+# commit, the fragments and the test, in the cache directory: a second run is free.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -25,16 +25,16 @@ status=0
 mkdir -p "$work" "$CACHE/bisect"
 
 fragments() { cat "$LAB/kconfig/vm.config" "$LAB/kconfig/$1.config" 2>/dev/null || cat "$LAB/kconfig/vm.config"; }
-# What no build looks at is left out of the key.
-key()
-{
-	{ tgit ls-tree "$1" | grep -vP '\t(Documentation|MAINTAINERS)$'; fragments "$2"; } |
-		sha256sum | cut -d ' ' -f 1
-}
-
 has_unload_test() { [ "$1" = kvm-m ] && [ "$2" = "$(tgit rev-parse gmem)" ]; }
 
-# What the VM does for a configuration and a commit.
+tests()
+{
+	echo "$SMOKE_TEST"
+	! has_unload_test "$@" || echo "$UNLOAD_TEST"
+}
+
+# What the VM does for a configuration and a commit.  The two tests want KVM to track
+# private memory in different ways.
 commands()
 {
 	echo 'cd /kselftest'
@@ -42,17 +42,20 @@ commands()
 	if has_unload_test "$@"; then
 		echo 'mkdir -p /etc'
 		echo 'echo options kvm gmem_in_place_conversion=1 >/etc/modprobe.conf'
-		echo 'modprobe -r kvm_amd; modprobe -r kvm'
-		echo 'modprobe kvm_amd'
-		echo "./run_kselftest.sh -o 600 -t $UNLOAD_TEST"
+		echo 'modprobe -r kvm_amd; modprobe -r kvm; modprobe kvm_amd'
+		echo "GMEM_UNLOAD_KVM=1 ./run_kselftest.sh -o 600 -t $UNLOAD_TEST"
 	fi
 	echo 'exit 0'
 }
 
-tests()
+# What no build looks at is left out of the key.
+key()
 {
-	echo "$SMOKE_TEST"
-	! has_unload_test "$@" || echo "$UNLOAD_TEST"
+	{
+		tgit ls-tree "$2" | grep -vP '\t(Documentation|MAINTAINERS)$'
+		fragments "$1"
+		commands "$@"
+	} | sha256sum | cut -d ' ' -f 1
 }
 
 build_and_boot()
@@ -74,7 +77,7 @@ build_and_boot()
 for commit in $(tgit rev-list --reverse "$range"); do
 	what=$(tgit log -1 --format=%s "$commit")
 	for variant in "${variants[@]}"; do
-		passed=$CACHE/bisect/$(key "$commit" "$variant")
+		passed=$CACHE/bisect/$(key "$variant" "$commit")
 		if [ -f "$passed" ]; then
 			echo "ok - bisect: $what: $variant (before)"
 		elif build_and_boot "$variant" "$commit" >"$work/log" 2>&1; then

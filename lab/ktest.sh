@@ -46,13 +46,14 @@ run()
 	local mode=$1 limit
 
 	limit=$(awk '{ s += $2 } END { print s + 180 }' "$(list "$mode")")
-	KERNEL_ARGS=${kernel_args[$mode]} TCG_THREAD=${tcg_thread[$mode]:-multi} "$LAB/vm.sh" -k "$(kernel_dir "$variant")" -t "$limit" \
+	KERNEL_ARGS=${kernel_args[$mode]} TCG_THREAD=${tcg_thread[$mode]:-multi} \
+		"$LAB/vm.sh" -k "$(kernel_dir "$variant")" -t "$limit" \
 		-o "$(dir "$mode")" "$(commands <"$(list "$mode")")" |
 		sed -u -nE "s/^# lab: (.*)/    $mode: \1/p" >&2
 }
 
 # One after the other: each VM has as much memory as all the tests in it want.
-run_in_turn()
+run_one_by_one()
 {
 	local mode status=0
 
@@ -70,11 +71,11 @@ run_all()
 
 	# What runs in the background doesn't see Ctrl-C; the VMs end with a TERM.
 	trap 'trap - TERM; kill 0' INT TERM
-	run_in_turn in-place &
+	run_one_by_one in-place &
 	pids+=($!)
-	run_in_turn per-vm &
+	run_one_by_one per-vm &
 	pids+=($!)
-	run_in_turn cma shadow turns &
+	run_one_by_one cma shadow turns &
 	pids+=($!)
 	for pid in "${pids[@]}"; do
 		wait "$pid" || status=1
