@@ -6,8 +6,8 @@
 #
 # KVM has two ways to track private memory, which exclude each other on a host.
 # Each has a VM of its own, and so have the tests that want a pool which is filled
-# from CMA, without HVO at boot, those that want KVM without nested paging, and those
-# that want CPUs which are emulated in turns.  Up to three VMs run at the same time.
+# from CMA, without HVO at boot, and those that want KVM without nested paging.  Up to
+# three VMs run at the same time.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -17,9 +17,7 @@ declare -A kernel_args=(
 	[in-place]='kvm.gmem_in_place_conversion=1'
 	[cma]='hugetlb_cma=0:1G,1:1G hugetlb_free_vmemmap=off'
 	[shadow]='kvm_amd.npt=0'
-	[turns]='kvm.gmem_in_place_conversion=1'
 )
-declare -A tcg_thread=([turns]=single)
 
 dir() { echo "$BUILD/ktest-$variant-$1"; }
 list() { echo "$BUILD/ktest-$variant-$1.list"; }
@@ -46,9 +44,8 @@ run()
 	local mode=$1 limit
 
 	limit=$(awk '{ s += $2 } END { print s + 180 }' "$(list "$mode")")
-	KERNEL_ARGS=${kernel_args[$mode]} TCG_THREAD=${tcg_thread[$mode]:-multi} \
-		"$LAB/vm.sh" -k "$(kernel_dir "$variant")" -t "$limit" \
-		-o "$(dir "$mode")" "$(commands <"$(list "$mode")")" |
+	KERNEL_ARGS=${kernel_args[$mode]} "$LAB/vm.sh" -k "$(kernel_dir "$variant")" \
+		-t "$limit" -o "$(dir "$mode")" "$(commands <"$(list "$mode")")" |
 		sed -u -nE "s/^# lab: (.*)/    $mode: \1/p" >&2
 }
 
@@ -75,7 +72,7 @@ run_all()
 	pids+=($!)
 	run_one_by_one per-vm &
 	pids+=($!)
-	run_one_by_one cma shadow turns &
+	run_one_by_one cma shadow &
 	pids+=($!)
 	for pid in "${pids[@]}"; do
 		wait "$pid" || status=1
@@ -86,7 +83,7 @@ run_all()
 step "running the kernel's tests on the $variant kernel" run_all
 
 status=0
-for mode in per-vm in-place cma shadow turns; do
+for mode in per-vm in-place cma shadow; do
 	[ -s "$(list "$mode")" ] || continue
 	"$LAB/judge.py" --name kernel --tests "$(list "$mode")" "$(dir "$mode")" |
 		sed -E "s/^((not )?ok - )/\1$variant, $mode: /" || status=1

@@ -67,7 +67,7 @@ tests_of()
 		{ t = 120; on = "both"; mode = "per-vm" }
 		{ for (i = 2; i <= NF; i++)
 			if ($i ~ /^[0-9]+$/) t = $i
-			else if ($i ~ /^(per-vm|in-place|each|cma|shadow|turns)$/) mode = $i
+			else if ($i ~ /^(per-vm|in-place|each|cma|shadow)$/) mode = $i
 			else on = $i }
 		k == "any" { if (!seen[$1]++) print $1; next }
 		(on == "both" || on == k) && (mode == m || mode == "each" && m ~ /^(per-vm|in-place)$/) { print $1, t }' "$LAB/tests"

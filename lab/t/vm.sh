@@ -11,6 +11,7 @@ ok 'a command runs' run 'echo out; exit 0'
 ok "a command's status comes back" [ "$(code 'echo "a  \"b\" $HOME" '"'c'"'; exit 42')" = 42 ]
 ok 'its output too, unquoted and unbroken' [ "$(head -n 1 "$tmp/out")" = 'a  "b" / c' ]
 ok 'two 1G pages on each of two nodes' run 'cd /sys/devices/system/node; [ "$(cat node[01]/hugepages/hugepages-1048576kB/free_hugepages | tr -d "\n")" = 22 ]'
+ok 'nothing runs on the first CPU' run '[ "$(grep -c "^Cpus_allowed_list:.1-2$" /proc/self/status)" = 1 ]'
 ok 'KVM has nested paging and 1G pages' run 'grep -q "svm.*npt" /proc/cpuinfo && grep -q pdpe1gb /proc/cpuinfo && test -c /dev/kvm'
 fails 'a WARNING fails the run' 'kernel splat.*WARNING' run 'echo WARNING >/sys/kernel/debug/provoke-crash/DIRECT; exit 0'
 fails 'an oops fails the run' 'kernel splat' run 'echo BUG >/sys/kernel/debug/provoke-crash/DIRECT; exit 0'
