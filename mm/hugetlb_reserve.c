@@ -123,13 +123,14 @@ static struct folio *add_reserved_folio(struct address_space *mapping,
 		return folio;
 
 	folio_zero_user(folio, 0);
-	__folio_mark_uptodate(folio);
 
-	__folio_set_locked(folio);
+	/* Atomically: memory_failure() looks at folios wherever they are. */
+	folio_mark_uptodate(folio);
+	folio_lock(folio);
 	err = __filemap_add_folio(mapping, folio, round_down(index, 1UL << order),
 				  GFP_KERNEL, NULL);
 	if (err) {
-		__folio_clear_locked(folio);
+		folio_unlock(folio);
 		folio_clear_uptodate(folio);
 		folio_put(folio);
 		return ERR_PTR(err);

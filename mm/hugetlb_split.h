@@ -7,9 +7,9 @@
 
 #include <linux/hugetlb.h>
 #include <linux/hugetlb_split.h>
+#include <linux/llist.h>
 #include <linux/log2.h>
 #include <linux/minmax.h>
-#include <linux/workqueue.h>
 
 /**
  * struct hugetlb_split - a HugeTLB page, from its first split until it is whole
@@ -18,19 +18,19 @@
  *	memory errors) and stands in for the page on the hstate's active list.
  * @head: the first struct page
  * @nr_away: base pages that are in the page cache or in somebody's hands
- * @rejoin: makes the page whole after its last piece has come home
+ * @rejoin: in the list of those whose last piece has come home
  * @rcu: delays freeing it, as some look at @whole's flags without a lock
  *
  * The page cache's invalidate_lock, held exclusively, protects the pieces until
  * they leave the page cache; from then on there is nothing left to be changed
- * but @nr_away, and @rejoin owns all when that is zero.  @whole is protected by
- * hugetlb_lock.
+ * but @nr_away, and when that is zero, who joins the pieces owns all.  @whole is
+ * protected by hugetlb_lock.
  */
 struct hugetlb_split {
 	struct folio		whole;
 	struct page		*head;
 	atomic_long_t		nr_away;
-	struct work_struct	rejoin;
+	struct llist_node	rejoin;
 	struct rcu_head		rcu;
 };
 

@@ -40,8 +40,12 @@ static bool any_page_poisoned(unsigned long pfn)
 	bool poisoned;
 
 	guard(rcu)();
-	poisoned = folio_test_hwpoison(page_folio(pfn_to_page(pfn)));
-	/* That may have been a healthy piece, made just now, of a page with errors. */
+	/* Not folio_test_hwpoison(): a merge can make a tail of it at any time. */
+	poisoned = test_bit(PG_hwpoison, &page_folio(pfn_to_page(pfn))->flags.f);
+	/*
+	 * That may have been a healthy piece, made just now, of a page with errors.
+	 * Pairs with hugetlb_split_begin().
+	 */
 	smp_rmb();
 	split = hugetlb_split_find(pfn);
 	return split ? folio_test_hwpoison(&split->whole) : poisoned;

@@ -12,9 +12,11 @@
  * makes the page whole, and frees it to the pool like any other huge page.
  */
 #include <linux/hugetlb.h>
+#include <linux/llist.h>
 #include <linux/mm.h>
 #include <linux/slab.h>
 #include <linux/vmstat.h>
+#include <linux/workqueue.h>
 #include <linux/xarray.h>
 
 #include <trace/events/hugetlb_split.h>
@@ -104,16 +106,13 @@ bool hugetlb_piece_has_hvo(struct folio *folio)
 }
 
 /*
- * All pieces are home.  The page is freed with what it was split with, but for what
- * the page cache takes off a folio that leaves it.
+ * The page is freed with what it was split with, but for what the page cache takes
+ * off a folio that leaves it.
  */
-static void rejoin_pieces(struct work_struct *work)
+static void free_rejoined(struct hugetlb_split *split)
 {
-	struct hugetlb_split *split = container_of(work, struct hugetlb_split, rejoin);
 	struct folio *folio = page_folio(split->head);
 
-	hugetlb_join_pieces(folio, folio_order(&split->whole));
-	synchronize_rcu();
 	hugetlb_share_tails(folio);
 	/* The page cache that it was split in may be gone. */
 	split->whole.mapping = NULL;
@@ -124,6 +123,27 @@ static void rejoin_pieces(struct work_struct *work)
 	trace_hugetlb_rejoin(folio_pfn(folio), folio_order(folio));
 	free_huge_folio(folio);
 }
+
+/* Pages whose pieces are all home. */
+static LLIST_HEAD(complete_pages);
+
+/* One grace period for all that have come by now: a whole guest's can come at once. */
+static void rejoin_pieces(struct work_struct *work)
+{
+	struct llist_node *pages = llist_del_all(&complete_pages);
+	struct hugetlb_split *split, *next;
+
+	llist_for_each_entry(split, pages, rejoin) {
+		hugetlb_join_pieces(page_folio(split->head), folio_order(&split->whole));
+		cond_resched();
+	}
+	synchronize_rcu();
+	llist_for_each_entry_safe(split, next, pages, rejoin) {
+		free_rejoined(split);
+		cond_resched();
+	}
+}
+static DECLARE_WORK(rejoin_work, rejoin_pieces);
 
 /**
  * hugetlb_split_prepare() - Get ready to split a folio.
@@ -148,7 +168,6 @@ struct hugetlb_split *hugetlb_split_prepare(struct folio *folio)
 	memcpy(&split->whole, folio, sizeof(*folio));
 	split->head = &folio->page;
 	atomic_long_set(&split->nr_away, folio_nr_pages(folio));
-	INIT_WORK(&split->rejoin, rejoin_pieces);
 
 	if (store_split(split, XA_ZERO_ENTRY))
 		goto err_free;
@@ -197,6 +216,9 @@ void hugetlb_split_begin(struct hugetlb_split *split)
 	__folio_clear_hugetlb(folio);
 	store_split(split, split);
 	spin_unlock_irqrestore(&hugetlb_lock, flags);
+
+	/* Whoever sees a piece made of the page finds the split, see any_page_poisoned(). */
+	smp_wmb();
 }
 
 /**
@@ -250,6 +272,7 @@ void hugetlb_free_piece(struct folio *folio)
 
 	trace_hugetlb_piece_release(folio_pfn(folio), folio_order(folio));
 	hugetlb_piece_clear_mlocked(folio);
-	if (atomic_long_sub_and_test(folio_nr_pages(folio), &split->nr_away))
-		queue_work(system_dfl_wq, &split->rejoin);
+	if (atomic_long_sub_and_test(folio_nr_pages(folio), &split->nr_away) &&
+	    llist_add(&split->rejoin, &complete_pages))
+		queue_work(system_dfl_wq, &rejoin_work);
 }

@@ -209,6 +209,23 @@ static void test_poison_frozen(struct kunit *test)
 	release_and_unpoison(test);
 }
 
+/* Who brings a page into a file has its lock, and memory_failure() doesn't wait for it. */
+static void test_poison_new(struct kunit *test)
+{
+	struct split_file *f = test->priv;
+	struct folio *folio = page_folio(f->head);
+	struct address_space *mapping = folio->mapping;
+
+	folio_lock(folio);
+	folio->mapping = NULL;
+	KUNIT_EXPECT_EQ(test, fail_memory(f, f->nr / 2), -EBUSY);
+	folio->mapping = mapping;
+	folio_unlock(folio);
+
+	KUNIT_EXPECT_TRUE(test, hugetlb_split_page_poisoned(f->head + f->nr / 2));
+	release_and_unpoison(test);
+}
+
 static struct kunit_case error_cases[] = {
 	KUNIT_CASE_PARAM(test_poison, split_page_sizes),
 	KUNIT_CASE_PARAM(test_healthy_order, split_page_sizes),
@@ -216,6 +233,7 @@ static struct kunit_case error_cases[] = {
 	KUNIT_CASE_PARAM(test_poison_held, split_page_sizes),
 	KUNIT_CASE_PARAM(test_poison_parked, split_page_sizes),
 	KUNIT_CASE_PARAM(test_poison_frozen, split_page_sizes),
+	KUNIT_CASE_PARAM(test_poison_new, split_page_sizes),
 	{ }
 };
 
