@@ -58,6 +58,9 @@ check: deps ## run every test, on the normal and on the debug kernel
 lint: tree ## check the series and the scripts without booting anything
 	@lab/lint.sh
 
+baseline: tree selftests image ## run the base's own MMU tests on the unpatched base
+	@lab/baseline.sh
+
 bisect: tree ## build and boot each commit of the series, in each configuration
 	@lab/bisect.sh
 
@@ -70,4 +73,4 @@ export CMD
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 .PHONY: help deps source tree edit export series current kernel selftests image run \
-	shell demo check lint bisect clean
+	shell demo check lint baseline bisect clean

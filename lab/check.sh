@@ -48,6 +48,7 @@ section 'lint' "$LAB/lint.sh"
 "$LAB/image.sh"
 section "the workshop's own tests" own_tests
 section 'kernel tests, normal kernel' "$LAB/ktest.sh" normal
+section "the base's own tests, without and with the series" "$LAB/baseline.sh" --compare
 "$LAB/kernel.sh" debug
 section 'kernel tests, debug kernel' "$LAB/ktest.sh" debug
 

@@ -2,12 +2,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Run the kernel's own tests of lab/tests in VMs, and judge them (TAP).
 #
-#	lab/ktest.sh normal|debug
+#	lab/ktest.sh normal|debug|base
+#
+# "base" is the unpatched kernel that lab/baseline.sh builds: only the base's own tests
+# of the MMU are run on it.
 #
 # KVM has two ways to track private memory, which exclude each other on a host.
 # Each has a VM of its own, and so have the tests that want a pool which is filled
-# from CMA, without HVO at boot, and those that want KVM without nested paging.  Up to
-# three VMs run at the same time.
+# from CMA, without HVO at boot, those that want KVM without nested paging, and the
+# base's own.  Up to three VMs run at the same time.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -17,22 +20,32 @@ declare -A kernel_args=(
 	[in-place]='kvm.gmem_in_place_conversion=1'
 	[cma]='hugetlb_cma=0:1G,1:1G hugetlb_free_vmemmap=off'
 	[shadow]='kvm_amd.npt=0'
+	[mmu]=''
 )
 
 dir() { echo "$BUILD/ktest-$variant-$1"; }
 list() { echo "$BUILD/ktest-$variant-$1.list"; }
 
+# The variable in which the kselftest runner looks for a test's arguments.
+args_name()
+{
+	local name=${1#*:}
+
+	name=${name^^}
+	echo "KSELFTEST_${name//[^A-Z0-9]/_}_ARGS"
+}
+
 # One runner per test: each has its own timeout, and a result of its own.
 commands()
 {
-	local test seconds
+	local test seconds args
 
 	echo 'cd /kselftest'
-	while read -r test seconds; do
+	while read -r test seconds args; do
 		echo "echo '# lab: $test starts' >/dev/kmsg"
 		# shellcheck disable=SC2016	# for the VM's shell
 		echo 'start=$(date +%s)'
-		echo "./run_kselftest.sh -o $seconds -t $test"
+		echo "$(args_name "$test")='$args' ./run_kselftest.sh -o $seconds -t $test"
 		echo "echo \"# lab: $test took \$((\$(date +%s) - start)) s\""
 	done
 	echo 'exit 0'
@@ -52,10 +65,11 @@ run()
 # One after the other: each VM has as much memory as all the tests in it want.
 run_one_by_one()
 {
-	local mode status=0
+	local mode status=0 like=$variant
 
+	[ "$variant" != base ] || like=normal
 	for mode; do
-		tests_of "$variant" "$mode" >"$(list "$mode")"
+		tests_of "$like" "$mode" >"$(list "$mode")"
 		[ -s "$(list "$mode")" ] || continue
 		run "$mode" || status=1
 	done
@@ -66,13 +80,18 @@ run_all()
 {
 	local pid status=0 pids=()
 
+	if [ "$variant" = base ]; then
+		run_one_by_one mmu
+		return
+	fi
+
 	# What runs in the background doesn't see Ctrl-C; the VMs end with a TERM.
 	trap 'trap - TERM; kill 0' INT TERM
 	run_one_by_one in-place &
 	pids+=($!)
 	run_one_by_one per-vm &
 	pids+=($!)
-	run_one_by_one cma shadow &
+	run_one_by_one cma shadow mmu &
 	pids+=($!)
 	for pid in "${pids[@]}"; do
 		wait "$pid" || status=1
@@ -83,9 +102,9 @@ run_all()
 step "running the kernel's tests on the $variant kernel" run_all
 
 status=0
-for mode in per-vm in-place cma shadow; do
+for mode in per-vm in-place cma shadow mmu; do
 	[ -s "$(list "$mode")" ] || continue
 	"$LAB/judge.py" --name kernel --tests "$(list "$mode")" "$(dir "$mode")" |
-		sed -E "s/^((not )?ok - )/\1$variant, $mode: /" || status=1
+		sed -E "s/^((not )?ok - )/\1$variant, $mode: /" | tee "$(dir "$mode")/verdict" || status=1
 done
 exit "$status"

@@ -60,17 +60,18 @@ new_files() { sed -n -e '/^diff --git /q' -e 's/^New-file: //p' "$1"; }
 base_is_pinned() { grep -qsxF "deb $BASE_VERSION" "$BUILD/source.id"; }
 
 # The tests of lab/tests for a kernel (normal, debug) and a mode (see there):
-# NAME TIMEOUT lines.  "any": the names of all.
+# NAME TIMEOUT ARGUMENTS lines.  "any": the names of all.
 tests_of()
 {
-	awk -v k="$1" -v m="${2:-}" '{ sub("#.*", "") } !NF { next }
+	awk -v k="$1" -v m="${2:-}" '{ sub("#.*", ""); args = "" } !NF { next }
 		{ t = 120; on = "both"; mode = "per-vm" }
+		sub(" *-- ", "\001") { args = $0; sub(".*\001", "", args); sub("\001.*", "") }
 		{ for (i = 2; i <= NF; i++)
 			if ($i ~ /^[0-9]+$/) t = $i
-			else if ($i ~ /^(per-vm|in-place|each|cma|shadow)$/) mode = $i
+			else if ($i ~ /^(per-vm|in-place|each|cma|shadow|mmu)$/) mode = $i
 			else on = $i }
 		k == "any" { if (!seen[$1]++) print $1; next }
-		(on == "both" || on == k) && (mode == m || mode == "each" && m ~ /^(per-vm|in-place)$/) { print $1, t }' "$LAB/tests"
+		(on == "both" || on == k) && (mode == m || mode == "each" && m ~ /^(per-vm|in-place)$/) { print $1, t, args }' "$LAB/tests"
 }
 
 # Everything that make says goes to $1; the first errors if it fails.
