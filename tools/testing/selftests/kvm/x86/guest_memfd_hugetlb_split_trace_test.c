@@ -184,7 +184,7 @@ do {										\
 		     self->ino, (u64)(start), (u64)(end), to, result)
 #define EXPECT_SPLIT(start, end)						\
 	expect_trace(&self->trace, "hugetlb_split: pfn=0x%lx nr=%lu start=%lu end=%lu", \
-		     self->pfn, NR, (u64)(start), (u64)(end))
+		     self->pfn, (u64)NR, (u64)(start), (u64)(end))
 #define EXPECT_PIECE(event, pgoff, order)					\
 	expect_trace(&self->trace, event ": pfn=0x%lx order=%u",		\
 		     self->pfn + (pgoff), (unsigned int)(order))
@@ -237,6 +237,56 @@ TEST_TRACE(conversion)
 
 	/* A page that is whole is no piece, and comes home like any other. */
 	gmem_conversion_free(t);
+	expect_silence(&self->trace);
+}
+
+#define EXPECT_LEAF_SPLIT(level)							\
+	expect_leaf_split(&self->trace, GMEM_GPA / PAGE_SIZE, level)
+
+/* The leaf that began at @gfn has been replaced by some of the next smaller size. */
+static void expect_leaf_split(struct trace *trace, u64 gfn, int level)
+{
+	const char *is = trace_next(trace, GMEM_PATIENCE * 1000);
+	u64 found_gfn, spte;
+	int found_level;
+
+	TEST_ASSERT(is && sscanf(is, "kvm_mmu_split_huge_page: gfn %lx spte %lx level %d errno 0",
+				 &found_gfn, &spte, &found_level) == 3 &&
+		    found_gfn == gfn && found_level == level,
+		    "Expected a split of the leaf of level %d for 0x%lx, found '%s'", level, gfn,
+		    is ?: "nothing");
+}
+
+/* KVM splits a leaf of each size around what is converted, and none that is small. */
+TEST_TRACE(leaves)
+{
+	struct gmem_conversion *t = &self->t;
+
+	open_file(GMEM_MMAP_PRIVATE);
+	ASSERT_TRUE(trace_enable(&self->trace, "kvmmmu/kvm_mmu_split_huge_page"));
+
+	to_shared(t, 5, 1);
+	EXPECT_SPLIT(5, 6);
+	if (variant->page_size == SZ_1G)
+		EXPECT_LEAF_SPLIT(PG_LEVEL_1G);
+	EXPECT_LEAF_SPLIT(PG_LEVEL_2M);
+	EXPECT_CONVERSION(5, 6, "shared", 0);
+
+	to_shared(t, 4, 1);
+	EXPECT_CONVERSION(4, 5, "shared", 0);
+	expect_silence(&self->trace);
+
+	to_private(t, 4, 2);
+	EXPECT_PIECE("hugetlb_merge", 0, ORDER);
+	EXPECT_CONVERSION(4, 6, "private", 0);
+	guest_expect(t, 0, NR);
+
+	/* A leaf all of which is converted isn't split, in contrast to the one around it. */
+	to_shared(t, 0, BLOCK_NR);
+	EXPECT_SPLIT(0, BLOCK_NR);
+	if (variant->page_size == SZ_1G)
+		EXPECT_LEAF_SPLIT(PG_LEVEL_1G);
+	EXPECT_CONVERSION(0, BLOCK_NR, "shared", 0);
 	expect_silence(&self->trace);
 }
 
