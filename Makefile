@@ -3,6 +3,7 @@
 #
 # KERNEL_SRC=PATH  another 7.3 source than Debian's (directory, git tree, tarball)
 # CMD='...'        what `make run` runs
+# CONFIG=PATH      the configuration that `make deb` starts from
 # DEBUG=1          kernel, run and shell use the debug kernel
 # V=1              verbose kernel build
 
@@ -58,6 +59,10 @@ check: deps ## run every test, on the normal and on the debug kernel
 lint: tree ## check the series and the scripts without booting anything
 	@lab/lint.sh
 
+deb: tree ## Debian packages of the kernel (CONFIG=PATH: its configuration)
+	@lab/deps.sh debhelper libdw-dev
+	@CONFIG='$(CONFIG)' lab/deb.sh
+
 baseline: tree selftests image ## run the base's own MMU tests on the unpatched base
 	@lab/baseline.sh
 
@@ -73,4 +78,4 @@ export CMD
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 .PHONY: help deps source tree edit export series current kernel selftests image run \
-	shell demo check lint baseline bisect clean
+	shell demo check lint deb baseline bisect clean

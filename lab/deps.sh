@@ -1,12 +1,17 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
 # Install the Debian packages that are missing; not root: say how, and stop.
+#
+#	lab/deps.sh [PACKAGE...]
+#
+# The arguments are what one target wants besides.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 wanted='bc bison build-essential busybox-static ca-certificates ccache codespell
 	coreutils cpio debian-archive-keyring dpkg-dev flex git kmod libelf-dev
 	libssl-dev perl python3 python3-git python3-ply qemu-system-x86 rsync shellcheck xz-utils'
+wanted="$wanted $*"
 
 command -v dpkg-query >/dev/null || die "this is not a Debian machine" "wanted, by their names there: $wanted"
 
