@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # The one place that knows QEMU: boot a VM, run a command in it.
 #
-#	lab/vm.sh [-k KERNEL-OUT] [-i IMAGE] [-t SECONDS] [-o DIR] COMMAND
+#	lab/vm.sh [-k KERNEL-OUT] [-i IMAGE] [-t SECONDS] [-o DIR] [-f FILE] COMMAND
 #	lab/vm.sh [-k KERNEL-OUT] --shell
 #	lab/vm.sh --accel
 #
-# COMMAND's output goes to standard output as it comes.  DIR gets console.log,
+# COMMAND's output goes to standard output as it comes.  FILE is in /lab then.  DIR gets console.log,
 # out.log, status (what lab/init says) and ended (poweroff, reset, timeout or
 # flood); lab/judge.py reads them.  --accel prints the accelerator, no more.
 set -euo pipefail
@@ -16,6 +16,7 @@ kernel=$BUILD/kernel
 image=$BUILD/initramfs.cpio
 seconds=600
 dir=$BUILD/run
+file=
 shell=
 MAX_LOG=${MAX_LOG:-$((8 << 20))}
 
@@ -66,6 +67,7 @@ while [ $# -gt 0 ]; do
 	-i) image=$2; shift 2 ;;
 	-t) seconds=$2; shift 2 ;;
 	-o) dir=$2; shift 2 ;;
+	-f) file=$2; shift 2 ;;
 	--shell) shell=1; shift ;;
 	--accel) accelerator; exit ;;
 	--) shift; break ;;
@@ -89,6 +91,7 @@ fi
 rm -rf "$dir"
 mkdir -p "$dir/lab"
 printf '%s\n' "$1" >"$dir/lab/cmd"
+[ -z "$file" ] || cp "$file" "$dir/lab/"
 # The kernel unpacks one archive after the other.
 { cat "$image"; (cd "$dir" && find lab | cpio --quiet -o -H newc); } >"$dir/initrd"
 touch "$dir/console.log" "$dir/out.log" "$dir/status"

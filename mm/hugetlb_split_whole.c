@@ -124,24 +124,38 @@ static void free_rejoined(struct hugetlb_split *split)
 	free_huge_folio(folio);
 }
 
-/* Pages whose pieces are all home. */
+/* Pages whose pieces are all home, and how many of them wait for a grace period at once. */
 static LLIST_HEAD(complete_pages);
+#define REJOIN_BATCH	512
 
-/* One grace period for all that have come by now: a whole guest's can come at once. */
-static void rejoin_pieces(struct work_struct *work)
+static void rejoin_batch(void)
 {
-	struct llist_node *pages = llist_del_all(&complete_pages);
+	struct llist_node *node, *joined = NULL;
 	struct hugetlb_split *split, *next;
+	int nr;
 
-	llist_for_each_entry(split, pages, rejoin) {
+	for (nr = 0; nr < REJOIN_BATCH && (node = llist_del_first(&complete_pages)); nr++) {
+		split = llist_entry(node, struct hugetlb_split, rejoin);
 		hugetlb_join_pieces(page_folio(split->head), folio_order(&split->whole));
+		node->next = joined;
+		joined = node;
 		cond_resched();
 	}
 	synchronize_rcu();
-	llist_for_each_entry_safe(split, next, pages, rejoin) {
+	llist_for_each_entry_safe(split, next, joined, rejoin) {
 		free_rejoined(split);
 		cond_resched();
 	}
+}
+
+/*
+ * A whole guest's pages can come at once.  The latest are the first to be freed: who
+ * has just given back a page may be waiting for it.
+ */
+static void rejoin_pieces(struct work_struct *work)
+{
+	while (!llist_empty(&complete_pages))
+		rejoin_batch();
 }
 static DECLARE_WORK(rejoin_work, rejoin_pieces);
 

@@ -1,0 +1,32 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+# What the documentation shows is what works: its C examples are compiled and run.
+. "$(dirname "$0")/common.sh"
+
+rst=$HERE/Documentation/virt/kvm/guest_memfd.rst
+uapi=$HERE/build/selftests/usr/include
+
+extract()
+{
+	sed -n '/^```c$/,/^```$/{//!p}' "$HERE/README.md" >"$tmp/create.inc"
+	sed -n '/^  static int convert(/,/^  }$/p' "$rst" >"$tmp/convert.inc"
+	[ -s "$tmp/create.inc" ] && [ -s "$tmp/convert.inc" ]
+}
+
+build() { gcc -Wall -Werror -static -isystem "$uapi" -I "$tmp" -o "$tmp/example" "$HERE/lab/t/docs_example.c"; }
+
+run()
+{
+	KERNEL_ARGS=kvm.gmem_in_place_conversion=1 "$HERE/lab/vm.sh" -t 120 -o "$tmp/vm" \
+		-f "$tmp/example" /lab/example | tee "$tmp/out"
+	"$HERE/lab/judge.py" "$tmp/vm"
+}
+
+ok 'README.md and guest_memfd.rst have their examples' extract
+ok 'they compile without a warning' build
+ok 'they run, and do what they say' run
+ok 'on a page of 1G' grep -qx '1G page: yes' "$tmp/out"
+
+# What the boot parameters of the page stand for is how lab/vm.sh sets up its pool.
+ok 'boot parameters are those of the VM' grep -q 'hugepagesz=1G hugepages=0:2,1:2' "$HERE/lab/vm.sh" "$rst"
+exit $status
