@@ -9,8 +9,8 @@
 #
 # KVM has two ways to track private memory, which exclude each other on a host.
 # Each has a VM of its own, and so have the tests that want a pool which is filled
-# from CMA, without HVO at boot, those that want KVM without nested paging, and the
-# base's own.  Up to three VMs run at the same time.
+# from CMA, without HVO at boot, those that want KVM without nested paging, the
+# base's own, and those that stress conversion.  Up to three VMs run at the same time.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -21,6 +21,7 @@ declare -A kernel_args=(
 	[cma]='hugetlb_cma=0:1G,1:1G hugetlb_free_vmemmap=off'
 	[shadow]='kvm_amd.npt=0'
 	[mmu]=''
+	[stress]='kvm.gmem_in_place_conversion=1'
 )
 
 dir() { echo "$BUILD/ktest-$variant-$1"; }
@@ -91,7 +92,7 @@ run_all()
 	pids+=($!)
 	run_one_by_one per-vm &
 	pids+=($!)
-	run_one_by_one cma shadow mmu &
+	run_one_by_one cma shadow mmu stress &
 	pids+=($!)
 	for pid in "${pids[@]}"; do
 		wait "$pid" || status=1
@@ -102,7 +103,7 @@ run_all()
 step "running the kernel's tests on the $variant kernel" run_all
 
 status=0
-for mode in per-vm in-place cma shadow mmu; do
+for mode in per-vm in-place cma shadow mmu stress; do
 	[ -s "$(list "$mode")" ] || continue
 	"$LAB/judge.py" --name kernel --tests "$(list "$mode")" "$(dir "$mode")" |
 		sed -E "s/^((not )?ok - )/\1$variant, $mode: /" | tee "$(dir "$mode")/verdict" || status=1

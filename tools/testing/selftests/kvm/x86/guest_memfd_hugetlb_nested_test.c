@@ -15,14 +15,15 @@
 #include "vmx.h"
 
 #define PUNCH		(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)
+/* As much of the file as L2 touches in seconds, in pages. */
+#define TOUCHED		(SZ_2M / PAGE_SIZE)
 
 FIXTURE(gmem_nested)
 {
 	struct gmem_conversion t;
-	u64 nr;
 };
 
-/* L1 maps the memory to L2 with small pages, or with one that is large enough. */
+/* L1 maps the memory to L2 with small pages, or all of it and more with one. */
 FIXTURE_VARIANT(gmem_nested)
 {
 	size_t page_size;
@@ -76,13 +77,13 @@ static void l1_guest_code(void *nested)
 	GUEST_FAIL("L2 should not come back to L1");
 }
 
-static void map_to_l2(struct kvm_vm *vm, size_t size, int level)
+static void map_to_l2(struct kvm_vm *vm, int level)
 {
 	tdp_identity_map_default_memslots(vm);
 	if (level == PG_LEVEL_1G)
 		tdp_identity_map_1g(vm, GMEM_GPA, SZ_1G);
 	else
-		tdp_map(vm, GMEM_GPA, GMEM_GPA, size);
+		tdp_map(vm, GMEM_GPA, GMEM_GPA, TOUCHED * PAGE_SIZE);
 }
 
 FIXTURE_SETUP(gmem_nested)
@@ -94,7 +95,6 @@ FIXTURE_SETUP(gmem_nested)
 	    hugetlb_pool_grow(variant->page_size, 1) < 1)
 		SKIP(return, "The pool hasn't got a page of %zu bytes", variant->page_size);
 
-	self->nr = variant->page_size / PAGE_SIZE;
 	gmem_conversion_init(t, variant->page_size, variant->flag | GMEM_MMAP_PRIVATE,
 			     l1_guest_code);
 	vm_enable_tdp(t->vm);
@@ -103,7 +103,7 @@ FIXTURE_SETUP(gmem_nested)
 	else
 		vcpu_alloc_svm(t->vm, &nested);
 	vcpu_args_set(t->vcpu, 1, nested);
-	map_to_l2(t->vm, variant->page_size, variant->level);
+	map_to_l2(t->vm, variant->level);
 }
 
 FIXTURE_TEARDOWN(gmem_nested)
@@ -116,14 +116,14 @@ FIXTURE_TEARDOWN(gmem_nested)
 TEST_NESTED(conversion)
 {
 	struct gmem_conversion *t = &self->t;
-	const u64 pages[] = { 0, 5, self->nr - 1 };
+	const u64 pages[] = { 0, 5, TOUCHED - 1 };
 	int i;
 
-	guest_fill(t, 0, self->nr);
+	guest_fill(t, 0, TOUCHED);
 	for (i = 0; i < ARRAY_SIZE(pages); i++) {
 		to_shared(t, pages[i], 1);
 		host_expect(t, pages[i], 1);
-		guest_expect(t, 0, self->nr);
+		guest_expect(t, 0, TOUCHED);
 
 		/* Both write to the same page. */
 		WRITE_ONCE(*(u64 *)(t->mem + pages[i] * PAGE_SIZE), 0);
@@ -132,10 +132,10 @@ TEST_NESTED(conversion)
 
 		to_private(t, pages[i], 1);
 		host_faults(t, pages[i]);
-		guest_expect(t, 0, self->nr);
+		guest_expect(t, 0, TOUCHED);
 	}
 	expect_whole(t, 1);
-	EXPECT_EQ(0, count_faults(t, 0, self->nr));
+	EXPECT_EQ(0, count_faults(t, 0, TOUCHED));
 }
 
 /* Nothing of the old page is left where KVM has shadowed what L1 maps. */
@@ -144,13 +144,13 @@ TEST_NESTED(punch)
 	struct gmem_conversion *t = &self->t;
 	u64 i;
 
-	guest_fill(t, 0, self->nr);
+	guest_fill(t, 0, TOUCHED);
 	kvm_fallocate(t->fd, PUNCH, 0, t->size);
 	guest_fill(t, 0, 1);
 
-	to_shared(t, 0, self->nr);
+	to_shared(t, 0, TOUCHED);
 	host_expect(t, 0, 1);
-	for (i = 1; i < self->nr; i++)
+	for (i = 1; i < TOUCHED; i++)
 		EXPECT_EQ(0, READ_ONCE(*(u64 *)(t->mem + i * PAGE_SIZE)));
 }
 
