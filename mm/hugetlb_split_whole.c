@@ -157,6 +157,7 @@ static void rejoin_pieces(struct work_struct *work)
 	while (!llist_empty(&complete_pages))
 		rejoin_batch();
 }
+
 static DECLARE_WORK(rejoin_work, rejoin_pieces);
 
 /**

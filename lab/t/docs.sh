@@ -8,6 +8,7 @@ uapi=$HERE/build/selftests/usr/include
 
 extract()
 {
+	# shellcheck disable=SC2016	# a fence, not a command
 	sed -n '/^```c$/,/^```$/{//!p}' "$HERE/README.md" >"$tmp/create.inc"
 	sed -n '/^  static int convert(/,/^  }$/p' "$rst" >"$tmp/convert.inc"
 	[ -s "$tmp/create.inc" ] && [ -s "$tmp/convert.inc" ]
