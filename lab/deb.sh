@@ -18,6 +18,7 @@ export KBUILD_BUILD_TIMESTAMP='2026-01-01' KBUILD_BUILD_USER=gmem KBUILD_BUILD_H
 export CCACHE_BASEDIR=$ROOT CCACHE_NOHASHDIR=1
 cc=gcc
 ! command -v ccache >/dev/null || cc='ccache gcc'
+make_kernel=(make -C "$TREE" O="$out" CC="$cc" -j"$(nproc)")
 
 configure()
 {
@@ -27,7 +28,7 @@ configure()
 	for option in "${options[@]}"; do
 		"$TREE/scripts/config" --file "$out/.config" --enable "$option"
 	done
-	logged "$out/config.log" make -C "$TREE" O="$out" olddefconfig
+	logged "$out/config.log" "${make_kernel[@]}" olddefconfig
 	for option in "${options[@]}"; do
 		grep -qx "CONFIG_$option=y" "$out/.config" ||
 			die "$config can't have CONFIG_$option" \
@@ -39,5 +40,5 @@ rm -f "$packages"/*.deb
 mkdir -p "$out"
 configure
 step "building the packages, log in $packages/build.log" logged "$packages/build.log" \
-	make -C "$TREE" O="$out" CC="$cc" -j"$(nproc)" bindeb-pkg
+	"${make_kernel[@]}" bindeb-pkg </dev/null
 ls "$packages"/*.deb
