@@ -6,9 +6,10 @@
 #	lab/vm.sh [-k KERNEL-OUT] --shell
 #	lab/vm.sh --accel
 #
-# COMMAND's output goes to standard output as it comes.  FILE is in /lab then.  DIR gets console.log,
-# out.log, status (what lab/init says) and ended (poweroff, reset, timeout or
-# flood); lab/judge.py reads them.  --accel prints the accelerator, no more.
+# COMMAND's output goes to standard output as it comes.  FILE is put into the VM's
+# /lab.  DIR gets console.log, out.log, status (what lab/init says) and ended
+# (poweroff, reset, timeout or flood); lab/judge.py reads them.  --accel prints the
+# accelerator, no more.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
