@@ -126,7 +126,7 @@ static void free_rejoined(struct hugetlb_split *split)
 
 /* Pages whose pieces are all home, and how many of them wait for a grace period at once. */
 static LLIST_HEAD(complete_pages);
-#define REJOIN_BATCH	512
+#define REJOIN_BATCH	64
 
 static void rejoin_batch(void)
 {
@@ -141,7 +141,7 @@ static void rejoin_batch(void)
 		joined = node;
 		cond_resched();
 	}
-	synchronize_rcu();
+	synchronize_rcu_expedited();
 	llist_for_each_entry_safe(split, next, joined, rejoin) {
 		free_rejoined(split);
 		cond_resched();
@@ -149,8 +149,8 @@ static void rejoin_batch(void)
 }
 
 /*
- * A whole guest's pages can come at once.  The latest are the first to be freed: who
- * has just given back a page may be waiting for it.
+ * A whole guest's pages can come at once.  The latest batch goes first, and no batch
+ * takes long: who has just given back a page may be waiting for it.
  */
 static void rejoin_pieces(struct work_struct *work)
 {
