@@ -22,7 +22,6 @@
  * memory that becomes shared, of which the host wants to use each page by itself, the
  * split of huge pages.
  */
-#include <linux/hugetlb_split.h>
 #include <linux/kvm_host.h>
 #include <linux/maple_tree.h>
 #include <linux/module.h>
@@ -116,21 +115,6 @@ unsigned int kvm_gmem_attributes_order(struct inode *inode, pgoff_t index,
 	return order;
 }
 
-/* Narrow [@start, @end), which contains @index, to what has the same attributes. */
-void kvm_gmem_clamp_to_attributes(struct inode *inode, pgoff_t index, pgoff_t *start,
-				  pgoff_t *end)
-{
-	MA_STATE(mas, &GMEM_I(inode)->attributes, index, index);
-
-	lockdep_assert_held(&inode->i_mapping->invalidate_lock);
-
-	if (WARN_ON_ONCE(!mas_walk(&mas)))
-		return;
-
-	*start = max(*start, mas.index);
-	*end = min(*end, mas.last + 1);
-}
-
 /* Equal neighbours are one entry, hence a uniform range is within one, too. */
 static bool kvm_gmem_range_has_attributes(struct inode *inode, pgoff_t start,
 					  pgoff_t end, void *entry)
@@ -168,8 +152,8 @@ static int kvm_gmem_prealloc_attributes(struct ma_state *mas, void *entry)
  * somebody has kept a reference, the mappings are gone all the same; they can be
  * faulted in again.
  */
-static int kvm_gmem_revoke_host_access(struct inode *inode, pgoff_t start,
-				       pgoff_t end, pgoff_t *err_index)
+int kvm_gmem_revoke_host_access(struct inode *inode, pgoff_t start, pgoff_t end,
+				pgoff_t *err_index)
 {
 	MA_STATE(mas, &GMEM_I(inode)->attributes, start, start);
 	enum lru_cache_drained drained = LRU_CACHE_NOT_DRAINED;
@@ -225,26 +209,6 @@ static void kvm_gmem_grant_host_access(struct kvm *kvm, struct inode *inode,
 }
 
 /*
- * Merge what is private of the huge pages that have a part in the range, as far as
- * it is together.  Shared memory is left alone: the host asked for single pages.
- */
-static void kvm_gmem_merge_private(struct inode *inode, pgoff_t start, pgoff_t end)
-{
-	MA_STATE(mas, &GMEM_I(inode)->attributes, start, start);
-	const pgoff_t nr_pages = kvm_gmem_nr_pages(inode);
-	void *entry;
-
-	mas_for_each(&mas, entry, end - 1) {
-		if (!(xa_to_value(entry) & KVM_MEMORY_ATTRIBUTE_PRIVATE))
-			continue;
-
-		hugetlb_merge_range(inode->i_mapping,
-				    max(mas.index, round_down(start, nr_pages)),
-				    min(mas.last + 1, round_up(end, nr_pages)));
-	}
-}
-
-/*
  * Give the pages of [@start, @end) the attributes @attrs, all of them or none.
  * @err_index is where, if an error is returned.
  */
@@ -266,42 +230,18 @@ static int kvm_gmem_convert(struct kvm *kvm, struct inode *inode, pgoff_t start,
 	if (r)
 		goto out_unlock;
 
-	if (to_private)
-		r = kvm_gmem_revoke_host_access(inode, start, end, err_index);
-	else if (kvm_gmem_is_hugetlb(inode))
-		r = hugetlb_split_range(inode->i_mapping, start, end, err_index);
+	r = kvm_gmem_begin_conversion(inode, start, end, to_private, err_index);
 	if (r) {
 		mas_destroy(&mas);
-		goto out_merge;
+		goto out_unlock;
 	}
-
-	kvm_gmem_invalidate_start(inode, start, end);
-
-	if (kvm_gmem_is_hugetlb(inode)) {
-		r = kvm_gmem_split_edges(inode, start, end);
-		if (r) {
-			mas_destroy(&mas);
-			goto out_end;
-		}
-	}
-
-	/*
-	 * The point of no return.  Zap only what changes: parts of the range may
-	 * have been converted before, and for some types of VMs the contents of
-	 * private memory don't survive a zap.
-	 */
-	kvm_gmem_zap(inode, start, end, to_private ? KVM_FILTER_SHARED : KVM_FILTER_PRIVATE);
 
 	if (!to_private)
 		kvm_gmem_grant_host_access(kvm, inode, start, end);
 
 	mas_store_prealloc(&mas, entry);
 
-out_end:
-	kvm_gmem_invalidate_end(inode, start, end);
-out_merge:
-	if (kvm_gmem_is_hugetlb(inode))
-		kvm_gmem_merge_private(inode, start, end);
+	kvm_gmem_end_conversion(inode, start, end);
 out_unlock:
 	filemap_invalidate_unlock(inode->i_mapping);
 	trace_kvm_gmem_convert(inode, start, end, attrs, r);

@@ -20,25 +20,49 @@
  */
 #include <linux/hugetlb_split.h>
 #include <linux/kvm_host.h>
+#include <linux/maple_tree.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
 #include <linux/sizes.h>
+#include <linux/xarray.h>
 
 #include "guest_memfd.h"
 
 /* What is split when the host touches a page, in pages. */
 #define KVM_GMEM_HOST_NR_PAGES	(SZ_2M >> PAGE_SHIFT)
 
-/*
- * Split the 2M around a page that the host is going to use, as far as they lie in
- * [@start, @end), which is shared.
- */
-int kvm_gmem_split_around(struct inode *inode, pgoff_t index, pgoff_t start, pgoff_t end)
+/* Split what is shared of the 2M around a page that the host is going to use. */
+int kvm_gmem_split_around(struct inode *inode, pgoff_t index)
 {
-	start = max(start, round_down(index, KVM_GMEM_HOST_NR_PAGES));
-	end = min(end, round_down(index, KVM_GMEM_HOST_NR_PAGES) + KVM_GMEM_HOST_NR_PAGES);
+	MA_STATE(mas, &GMEM_I(inode)->attributes, index, index);
+	pgoff_t start = round_down(index, KVM_GMEM_HOST_NR_PAGES);
+	pgoff_t end = start + KVM_GMEM_HOST_NR_PAGES;
 
-	return hugetlb_split_range(inode->i_mapping, start, end, NULL);
+	if (WARN_ON_ONCE(!mas_walk(&mas)))
+		return -EIO;
+
+	return hugetlb_split_range(inode->i_mapping, max(start, mas.index),
+				   min(end, mas.last + 1), NULL);
+}
+
+/*
+ * Merge what is private of the huge pages that have a part in the range, as far as
+ * it is together.  Shared memory is left alone: the host asked for single pages.
+ */
+void kvm_gmem_merge_private(struct inode *inode, pgoff_t start, pgoff_t end)
+{
+	MA_STATE(mas, &GMEM_I(inode)->attributes, start, start);
+	const pgoff_t nr_pages = kvm_gmem_nr_pages(inode);
+	void *entry;
+
+	mas_for_each(&mas, entry, end - 1) {
+		if (!(xa_to_value(entry) & KVM_MEMORY_ATTRIBUTE_PRIVATE))
+			continue;
+
+		hugetlb_merge_range(inode->i_mapping,
+				    max(mas.index, round_down(start, nr_pages)),
+				    min(mas.last + 1, round_up(end, nr_pages)));
+	}
 }
 
 /*

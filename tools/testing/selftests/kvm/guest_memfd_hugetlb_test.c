@@ -309,43 +309,6 @@ TEST_GMEM(host_faults_on_private)
 	EXPECT_LEDGER(0, 0);
 }
 
-/* Shared memory is mapped by single pages, all of them those of one huge page. */
-TEST_GMEM(host_accesses_shared)
-{
-	const size_t step = variant->page_size == SZ_1G ? SZ_2M + SZ_4K : SZ_4K;
-	int fd = create(1, GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED);
-	char *mem = kvm_mmap(2 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
-	size_t off;
-
-	EXPECT_LEDGER(1, 0);
-	EXPECT_EQ(0, READ_ONCE(mem[PAGE - 1]));
-	EXPECT_LEDGER(1, 1);
-	for (off = 0; off < PAGE; off += step) {
-		ASSERT_EQ(0, READ_ONCE(mem[off]));
-		ASSERT_EQ(0, READ_ONCE(mem[off + SZ_4K - 1]));
-		WRITE_ONCE(mem[off], off / SZ_4K % 127 + 1);
-	}
-	TEST_EXPECT_SIGBUS((void)READ_ONCE(mem[PAGE]));
-	EXPECT_LEDGER(1, 1);
-
-	kvm_munmap(mem, 2 * PAGE);
-	mem = kvm_mmap(PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
-	for (off = 0; off < PAGE; off += step) {
-		ASSERT_EQ(off / SZ_4K % 127 + 1, READ_ONCE(mem[off]));
-		ASSERT_EQ(0, READ_ONCE(mem[off + 1]));
-	}
-
-	punch(fd, 0, 1);
-	EXPECT_LEDGER(1, 0);
-	for (off = 0; off < PAGE; off += step)
-		ASSERT_EQ(0, READ_ONCE(mem[off]));
-	EXPECT_LEDGER(1, 1);
-
-	kvm_munmap(mem, PAGE);
-	close(fd);
-	EXPECT_LEDGER(0, 0);
-}
-
 TEST_GMEM(pool_exhausted)
 {
 	long available = hugetlb_pool_available(PAGE);
