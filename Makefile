@@ -29,7 +29,7 @@ edit: source ## the same, and say how to change the series
 export: ## write the commits of build/tree back into patches/ and the new files
 	@lab/export.sh
 
-series: tree ## write the mails for git am, and a git bundle, to build/series
+series: tree ## write mails for git am, group by group, and a git bundle to build/series
 	@lab/series.sh
 
 current: source
@@ -66,7 +66,7 @@ deb: tree ## Debian packages of the kernel (CONFIG=PATH: its configuration)
 baseline: tree selftests image ## run the base's own MMU tests on the unpatched base
 	@lab/baseline.sh
 
-bisect: tree ## build and boot each commit of the series, in each configuration
+bisect: tree ## build and boot each commit in each configuration; test each group
 	@lab/bisect.sh
 
 clean: ## remove build/ (unexported work in build/tree included)

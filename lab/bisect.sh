@@ -1,10 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
-# make bisect: each commit of the series builds and boots, in each configuration.
+# make bisect: each commit of the series builds and boots, in each configuration, and
+# each topic group passes the tests that are there when it ends.
 #
 #	lab/bisect.sh [RANGE [VARIANT...]]
 #
-# RANGE is one of build/tree, e.g. gmem~3..gmem; all of the series by default.
+# RANGE is one of build/tree, e.g. gmem~3..gmem; all of the series by default.  The
+# variants are configurations, and "group" for the tests of the groups.
 #
 # A commit passes in a configuration when its kernel builds and a quick test passes
 # in the VM without a splat.  What passed once is remembered by the git tree of the
@@ -20,7 +22,7 @@ work=$BUILD/bisect
 range=${1:-$BASE_REF..gmem}
 shift || :
 variants=("$@")
-[ $# -gt 0 ] || variants=(normal nohugetlb kvm-m coco)
+[ $# -gt 0 ] || variants=(normal nohugetlb kvm-m coco group)
 status=0
 mkdir -p "$work" "$CACHE/bisect"
 
@@ -48,44 +50,97 @@ commands()
 	echo 'exit 0'
 }
 
-# What no build looks at is left out of the key.
+# The lines of lab/tests whose test is there in $work/tree.
+tests_there()
+{
+	local tests=$work/tree/tools/testing/selftests test rest dir name
+
+	while read -r test rest; do
+		dir=$tests/${test%%:*} name=${test#*:}
+		if [ -f "$dir/$name.c" ] || [ -f "$dir/x86/$name.c" ] ||
+		   [ -f "$dir/$name" ] || [ -f "$dir/x86/$name" ]; then
+			echo "$test $rest"
+		fi
+	done < <(grep '^[a-z]' "$LAB/tests")
+}
+
+# The kernel doesn't look at what is left out of the key; groups are about tests, too.
 key()
 {
 	{
-		tgit ls-tree "$2" | grep -vP '\t(Documentation|MAINTAINERS)$'
+		tgit ls-tree -r "$2" | if [ "$1" = group ]; then
+			cat - "$LAB/tests"
+		else
+			grep -vP '\t(Documentation/|MAINTAINERS$|tools/testing/)'
+			commands "$@"
+		fi
 		fragments "$1"
-		commands "$@"
 	} | sha256sum | cut -d ' ' -f 1
 }
 
-build_and_boot()
+checkout()
+{
+	tgit worktree prune
+	[ -d "$work/tree" ] || tgit worktree add -q --detach "$work/tree" "$1"
+	gitp -C "$work/tree" checkout -q --detach "$1"
+}
+
+boot()
 {
 	local variant=$1 out=$work/$1
 
-	tgit worktree prune
-	[ -d "$work/tree" ] || tgit worktree add -q --detach "$work/tree" "$2"
-	gitp -C "$work/tree" checkout -q --detach "$2"
+	checkout "$2" || return
 	"$LAB/kernel.sh" "$variant" "$work/tree" "$out" || return
-	"$LAB/image.sh" "$out" "$work/initramfs.cpio"
-	"$LAB/vm.sh" -k "$out" -i "$work/initramfs.cpio" -t 840 -o "$work/run" \
+	"$LAB/image.sh" "$out" "$work/smoke.cpio" || return
+	"$LAB/vm.sh" -k "$out" -i "$work/smoke.cpio" -t 840 -o "$work/run" \
 		"$(commands "$@")" >/dev/null
 	tests "$@" >"$work/tests"
 	"$LAB/judge.py" --tests "$work/tests" "$work/run"
 }
 
+# As make check does it, but with $work for build/.
+test_group()
+{
+	export GMEM_BUILD=$work GMEM_TESTS=$work/group.tests
+
+	checkout "$2" || return
+	tests_there >"$GMEM_TESTS" || return
+	"$LAB/kernel.sh" normal "$work/tree" "$work/normal" || return
+	ln -sfn normal "$work/kernel"
+	# Whether to build a test again, make can't tell when a header is older than it.
+	rm -rf "$work/selftests"
+	"$LAB/selftests.sh" || return
+	"$LAB/image.sh" || return
+	"$LAB/ktest.sh" normal
+}
+
+run()
+{
+	if [ "$1" = group ]; then
+		(test_group "$@")
+	else
+		boot "$@"
+	fi
+}
+
+# The commits that a group ends with.
+group_ends() { series_groups | while read -r _ _ last; do tgit rev-list --reverse "$BASE_REF..gmem" | sed -n "${last}p"; done; }
+
 [ -d "$BUILD/selftests/install" ] || "$LAB/selftests.sh"
+ends=$(group_ends)
 for commit in $(tgit rev-list --reverse "$range"); do
 	what=$(tgit log -1 --format=%s "$commit")
 	for variant in "${variants[@]}"; do
+		[ "$variant" != group ] || grep -qxF "$commit" <<<"$ends" || continue
 		passed=$CACHE/bisect/$(key "$variant" "$commit")
 		if [ -f "$passed" ]; then
 			echo "ok - bisect: $what: $variant (before)"
-		elif build_and_boot "$variant" "$commit" >"$work/log" 2>&1; then
+		elif run "$variant" "$commit" >"$work/log" 2>&1; then
 			touch "$passed"
 			echo "ok - bisect: $what: $variant"
 		else
 			echo "not ok - bisect: $what: $variant"
-			tail -n 30 "$work/log" | sed 's/^/#   /'
+			{ grep -A 10 '^not ok' "$work/log" || tail -n 30 "$work/log"; } | sed 's/^/#   /'
 			status=1
 		fi
 	done

@@ -4,8 +4,9 @@
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 LAB=$ROOT/lab
-BUILD=$ROOT/build
+BUILD=${GMEM_BUILD:-$ROOT/build}		# lab/bisect.sh has one of its own
 TREE=$BUILD/tree
+TESTS=${GMEM_TESTS:-$LAB/tests}
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/gmem-1g
 
 BASE_REF=refs/gmem/base			# the pristine kernel
@@ -53,6 +54,15 @@ kernel_dir() { if [ "$1" = normal ]; then echo "$BUILD/kernel"; else echo "$BUIL
 # The series' patch names, in order, without comments.
 series_names() { sed -e 's/#.*//' -e 's/[[:space:]]*$//' -e '/^$/d' "$ROOT/patches/series" 2>/dev/null || :; }
 
+# The topic groups: NAME FIRST LAST lines, by number of the patch.
+series_groups()
+{
+	awk 'function end() { if (name) print name, first, n }
+		/^# group / { end(); name = $3; first = n + 1 }
+		/^[^#[:space:]]/ { n++ }
+		END { end() }' "$ROOT/patches/series"
+}
+
 # new_files PATCH: the files that a patch brings.
 new_files() { sed -n -e '/^diff --git /q' -e 's/^New-file: //p' "$1"; }
 
@@ -71,7 +81,7 @@ tests_of()
 			else if ($i ~ /^(per-vm|in-place|each|cma|shadow|mmu|stress)$/) mode = $i
 			else on = $i }
 		k == "any" { if (!seen[$1]++) print $1; next }
-		(on == "both" || on == k) && (mode == m || mode == "each" && m ~ /^(per-vm|in-place)$/) { print $1, t, args }' "$LAB/tests"
+		(on == "both" || on == k) && (mode == m || mode == "each" && m ~ /^(per-vm|in-place)$/) { print $1, t, args }' "$TESTS"
 }
 
 # Everything that make says goes to $1; the first errors if it fails.

@@ -81,6 +81,26 @@ export_is_noop()
 	diff "$tmp/before" "$tmp/after"
 }
 
+# A group can be posted: not too many mails for one reader, and a letter that says why.
+groups_are_whole()
+{
+	local name first last next=1 bad=0 file
+
+	complain() { echo "$*"; bad=1; }
+	while read -r name first last; do
+		[ "$first" = "$next" ] || complain "patches before group $name are in none"
+		[ $((last - first)) -lt 15 ] || complain "more than 15 patches: group $name"
+		[ -f "$ROOT/patches/$name.cover" ] || complain "no cover letter: group $name"
+		next=$((last + 1))
+	done < <(series_groups)
+	[ "$next" -gt "$(series_names | wc -l)" ] || complain "patches in no group"
+	for file in "$ROOT"/patches/*.cover; do
+		series_groups | grep -q "^$(basename "$file" .cover) " || complain "no such group: $file"
+		! grep -nE '.{76}' "$file" || complain "lines of more than 75 columns: $file"
+	done
+	[ "$bad" = 0 ]
+}
+
 mails_apply()
 {
 	local src=$tmp/am mails paths
@@ -201,6 +221,7 @@ shell_check() { (cd "$ROOT" && shellcheck -x -P SCRIPTDIR -e SC2317,SC2015,SC109
 
 [ -d "$TREE" ] || die "there is no build/tree" "make tree composes it"
 check 'series and files agree' series_and_files_agree
+check 'topic groups are whole' groups_are_whole
 if base_is_pinned; then
 	check 'export changes nothing' export_is_noop
 else

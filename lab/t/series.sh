@@ -82,6 +82,29 @@ ok 'the patch is gone' [ ! -e "$repo/patches/tools-only-new-files.patch" ]
 ok 'its file is gone' [ ! -e "$repo/tools" ]
 keep shorter
 
+# Topic groups.
+for i in 1 2 3; do
+	echo "$i" >>"$tree/mm/b.c"
+	t commit -q -am "mm: Line $i"
+done
+export_ 2>/dev/null
+sed -i '1i# group one' "$repo/patches/series"
+sed -i '/^mm-line-2/i# group two' "$repo/patches/series"
+fails 'a group without a cover letter is an error' 'wanted: patches/one.cover' "$repo/lab/series.sh"
+printf 'The first\n\nWhy one.\n' >"$repo/patches/one.cover"
+printf 'The second\n\nWhy two.\n' >"$repo/patches/two.cover"
+ok 'groups become mails' "$repo/lab/series.sh"
+ok 'each group is counted by itself' grep -rqF 'Subject: [PATCH 2/2] mm: Line 3' "$repo/build/series/2-two"
+ok 'each group has its cover letter' grep -qxF 'Subject: [PATCH 0/2] The second' "$repo/build/series/2-two/cover-letter.mail"
+ok 'a cover letter has its text' grep -qxF 'Why one.' "$repo/build/series/1-one/cover-letter.mail"
+ok 'exporting leaves the groups alone' export_
+ok 'a group begins where it began' [ "$(grep -n -A 1 '^# group two' "$repo/patches/series" | tail -n 1 | cut -d - -f 2-)" = mm-line-2.patch ]
+git clone -q "$tree" "$tmp/am"
+git -C "$tmp/am" checkout -q --detach "$(t rev-parse refs/gmem/base)"
+ok 'git am takes the groups one after the other' git -C "$tmp/am" am -q "$repo"/build/series/*/*.patch
+ok 'git am gives the same tree' [ "$(git -C "$tmp/am" rev-parse 'HEAD^{tree}')" = "$(t rev-parse 'gmem^{tree}')" ]
+keep groups
+
 # Refusals.
 echo dirt >>"$tree/mm/b.c"
 fails 'export refuses a dirty tree' 'not committed' export_
