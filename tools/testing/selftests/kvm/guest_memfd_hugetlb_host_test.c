@@ -6,6 +6,8 @@
  */
 #include <linux/falloc.h>
 #include <linux/sizes.h>
+#include <signal.h>
+#include <sys/wait.h>
 
 #include "hugetlb_ledger.h"
 #include "kselftest_harness.h"
@@ -157,6 +159,46 @@ TEST_HOST(punch)
 	EXPECT_LEDGER(1, 0);
 	EXPECT_ZERO(self->mem);
 	EXPECT_LEDGER(1, 1);
+}
+
+/* In the kernel, on behalf of a system call. */
+static pid_t fork_reader(char *mem, size_t len)
+{
+	pid_t pid = fork();
+
+	TEST_ASSERT(pid >= 0, "fork() failed: %s", strerror(errno));
+	if (pid)
+		return pid;
+
+	_exit(read(open("/dev/zero", O_RDONLY), mem, len) != len);
+}
+
+static bool ends_in_time(pid_t pid)
+{
+	struct timespec start;
+
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	while (!waitpid(pid, NULL, WNOHANG)) {
+		if (timespec_elapsed(start).tv_sec >= TIMEOUT_SECONDS / 6)
+			return false;
+		usleep(1000);
+	}
+	return true;
+}
+
+/* Sooner or later in the first touch, which zeroes all of the page. */
+TEST_HOST(killed_in_a_fault)
+{
+	useconds_t delay;
+	pid_t pid;
+
+	for (delay = 1000; delay < 500 * 1000; delay *= 2) {
+		pid = fork_reader(self->mem, PAGE);
+		usleep(delay);
+		kill(pid, SIGKILL);
+		ASSERT_TRUE(ends_in_time(pid));
+		kvm_fallocate(self->fd, PUNCH, 0, PAGE);
+	}
 }
 
 /* The last of descriptor, mapping and VM gives everything back. */
