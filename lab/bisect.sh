@@ -42,7 +42,6 @@ commands()
 	echo 'cd /kselftest'
 	echo "./run_kselftest.sh -o 200 -t $SMOKE_TEST"
 	if has_unload_test "$@"; then
-		echo 'mkdir -p /etc'
 		echo 'echo options kvm gmem_in_place_conversion=1 >/etc/modprobe.conf'
 		echo 'modprobe -r kvm_amd; modprobe -r kvm; modprobe kvm_amd'
 		echo "GMEM_UNLOAD_KVM=1 ./run_kselftest.sh -o 600 -t $UNLOAD_TEST"

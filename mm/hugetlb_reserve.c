@@ -131,7 +131,6 @@ static struct folio *add_reserved_folio(struct address_space *mapping,
 				  GFP_KERNEL, NULL);
 	if (err) {
 		folio_unlock(folio);
-		folio_clear_uptodate(folio);
 		folio_put(folio);
 		return ERR_PTR(err);
 	}

@@ -48,7 +48,6 @@
 #include <linux/xarray.h>
 
 #include "hugetlb_split.h"
-#include "internal.h"
 
 #define CREATE_TRACE_POINTS
 #include <trace/events/hugetlb_split.h>

@@ -14,7 +14,6 @@
 #include <linux/pagemap.h>
 
 #include "hugetlb_split.h"
-#include "internal.h"
 
 /* Has one of the pages from @page on a memory error? */
 bool hugetlb_split_poisoned(struct hugetlb_split *split, struct page *page,

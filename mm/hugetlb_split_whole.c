@@ -23,7 +23,6 @@
 
 #include "hugetlb_split.h"
 #include "hugetlb_vmemmap.h"
-#include "internal.h"
 
 /*
  * All split pages, by PFN.  An entry says that the page is split: it is stored and
@@ -118,7 +117,6 @@ static void free_rejoined(struct hugetlb_split *split)
 	split->whole.mapping = NULL;
 	hugetlb_split_end(split);
 	folio_clear_dirty(folio);
-	folio_clear_uptodate(folio);
 	count_vm_event(HTLB_REJOIN);
 	trace_hugetlb_rejoin(folio_pfn(folio), folio_order(folio));
 	free_huge_folio(folio);
@@ -189,7 +187,7 @@ struct hugetlb_split *hugetlb_split_prepare(struct folio *folio)
 
 	/* The zone keeps them.  With them at hand no merge needs memory. */
 	for (order = VMEMMAP_TAIL_MIN_ORDER; order < folio_order(folio); order++)
-		if (hugetlb_piece_has_hvo(folio) &&
+		if (folio_test_hugetlb_vmemmap_optimized(folio) &&
 		    !hugetlb_vmemmap_get_tail(order, folio_zone(folio)))
 			goto err_erase;
 
@@ -266,14 +264,11 @@ void hugetlb_piece_clear_mlocked(struct folio *folio)
 }
 
 /*
- * A folio of a file of HugeTLB pages leaves the page cache, where none of them is
- * counted.  It can't be mapped any more, so even a small piece may say what it is.
+ * A piece leaves the page cache, where nothing of HugeTLB pages is counted.  It can't
+ * be mapped any more, so even a small one may say what it is.
  */
 void hugetlb_piece_unaccount(struct folio *folio)
 {
-	if (folio_test_hugetlb(folio))
-		return;
-
 	__folio_set_hugetlb_piece(folio);
 	trace_hugetlb_piece_park(folio_pfn(folio), folio_order(folio));
 }

@@ -34,7 +34,7 @@ bool hugetlb_split_page_poisoned(struct page *page);
 unsigned int hugetlb_split_healthy_order(unsigned long pfn, unsigned int order);
 
 #ifdef CONFIG_HUGETLB_SPLIT
-/* For the code that meets pieces; each is safe to call on any folio. */
+/* For the code that meets pieces; folio_is_hugetlb_piece() takes any folio. */
 void hugetlb_piece_unaccount(struct folio *folio);
 void hugetlb_free_piece(struct folio *folio);
 bool folio_is_hugetlb_piece(struct folio *folio);

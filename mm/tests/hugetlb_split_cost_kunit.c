@@ -16,7 +16,7 @@
 #define TIME_BUDGET	30
 #define ROUNDS		16
 
-static unsigned long count_nodes(struct xarray *xa, void *entry)
+static unsigned long count_nodes(void *entry)
 {
 	unsigned long i, nr = 1;
 	struct xa_node *node;
@@ -28,7 +28,7 @@ static unsigned long count_nodes(struct xarray *xa, void *entry)
 
 	node = (struct xa_node *)((unsigned long)entry - 2);
 	for (i = 0; i < XA_CHUNK_SIZE; i++)
-		nr += count_nodes(xa, rcu_dereference_raw(node->slots[i]));
+		nr += count_nodes(rcu_dereference_raw(node->slots[i]));
 	return nr;
 }
 
@@ -40,8 +40,7 @@ static unsigned long count_memory(struct split_file *f)
 
 	get_usage(f, &usage);
 	bytes = usage.nr_vmemmap * PAGE_SIZE;
-	bytes += count_nodes(&f->mapping->i_pages,
-			     rcu_dereference_raw(f->mapping->i_pages.xa_head)) *
+	bytes += count_nodes(rcu_dereference_raw(f->mapping->i_pages.xa_head)) *
 		 sizeof(struct xa_node);
 	/* Its nodes of the index of split pages it shares with others. */
 	if (!is_whole(f))

@@ -65,10 +65,6 @@ int split_file_init(struct kunit *test)
 	struct split_file *f;
 	struct folio *folio;
 
-	/* The tests without a page. */
-	if (!size)
-		return 0;
-
 	f = kunit_kzalloc(test, sizeof(*f), GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, f);
 

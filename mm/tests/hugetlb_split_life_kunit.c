@@ -155,14 +155,11 @@ static void test_hammer(struct kunit *test)
 }
 
 #ifdef CONFIG_FAULT_INJECTION
-/* Fail one allocation.  How many came before? */
+/* Split one page out; the @nth allocation fails, or none if that is 0. */
 static int split_with_failure(struct split_file *f, int nth)
 {
-	int err;
-
 	current->fail_nth = nth;
-	err = split_pages(f, f->nr / 2 + 11, f->nr / 2 + 12);
-	return err;
+	return split_pages(f, f->nr / 2 + 11, f->nr / 2 + 12);
 }
 
 /*

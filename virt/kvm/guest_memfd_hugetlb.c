@@ -76,12 +76,3 @@ struct folio *kvm_gmem_hugetlb_get_folio(struct inode *inode, pgoff_t index)
 
 	return folio;
 }
-
-/*
- * The folio has left the page cache.  The pool hands out pages that are not up
- * to date; truncation clears the dirty flag, but not this one.
- */
-void kvm_gmem_hugetlb_free_folio(struct folio *folio)
-{
-	folio_clear_uptodate(folio);
-}

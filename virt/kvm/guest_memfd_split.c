@@ -46,8 +46,8 @@ int kvm_gmem_split_around(struct inode *inode, pgoff_t index)
 }
 
 /*
- * Merge what is private of the huge pages that have a part in the range, as far as
- * it is together.  Shared memory is left alone: the host asked for single pages.
+ * Merge what is private in the range, with what is private beside it in the same huge
+ * pages.  Shared memory is left alone: the host asked for single pages.
  */
 void kvm_gmem_merge_private(struct inode *inode, pgoff_t start, pgoff_t end)
 {

@@ -106,18 +106,6 @@ static long struct_pages_kb(void)
 	return full - PAGES_TO_KB(saved) / hugetlb_pool_read(SZ_1G).total;
 }
 
-static bool hvo_is_on(void)
-{
-	FILE *f = fopen("/proc/sys/vm/hugetlb_optimize_vmemmap", "r");
-	bool on;
-
-	if (!f)
-		return false;
-	on = fgetc(f) == '1';
-	fclose(f);
-	return on;
-}
-
 static void run_vcpu(struct kvm_vcpu *vcpu, u64 expected)
 {
 	struct ucall uc;
@@ -243,7 +231,7 @@ static void report(const struct measurement *huge, const struct measurement *sma
 	       "    share of what all struct pages take less than that (nr_memmap_pages and\n"
 	       "    nr_memmap_boot_pages in /proc/vmstat).  HugeTLB Vmemmap Optimization is %s.\n"
 	       "(3) With zeroing it.  Under emulation, only the ratio says something.\n",
-	       STRUCT_PAGE, hvo_is_on() ? "on" : "off");
+	       STRUCT_PAGE, hugetlb_pool_has_hvo() ? "on" : "off");
 }
 
 int main(void)

@@ -112,7 +112,7 @@ TEST_SPLIT(one_page)
 	guest_fill(t, 0, NR);
 	vmemmap = gmem_info(t->fd).vmemmap;
 	/* The pool's pages are as old as the host. */
-	EXPECT_EQ(hvo_is_on() ? PAGE_SIZE : NR * 64, vmemmap);
+	EXPECT_EQ(hugetlb_pool_has_hvo() ? PAGE_SIZE : NR * 64, vmemmap);
 
 	for (i = 0; i < ARRAY_SIZE(pages); i++) {
 		expect_whole(t, 1);

@@ -223,17 +223,6 @@ static inline void expect_events(struct gmem_events *events, u64 split, u64 merg
 }
 
 /* Does HVO take care of pages that come to the pool? */
-static inline bool hvo_is_on(void)
-{
-	const char *path = "/proc/sys/vm/hugetlb_optimize_vmemmap";
-	char text[16];
-
-	if (access(path, R_OK))
-		return false;
-	read_file(path, text, sizeof(text));
-	return text[0] != '0';
-}
-
 /* What the guest does with [@first, @first + @nr), in the guest's copy only. */
 static struct {
 	u64 first, nr;
