@@ -3,7 +3,7 @@
 #
 # KERNEL_SRC=PATH  another 7.3 source than Debian's (directory, git tree, tarball)
 # CMD='...'        what `make run` runs
-# KERNEL_ARGS='…'  more for the kernel command line of `make run` and `make shell`
+# KERNEL_ARGS='..' more for the kernel command line of `make run` and `make shell`
 # CONFIG=PATH      the configuration that `make deb` starts from
 # DEBUG=1          kernel, run and shell use the debug kernel
 # V=1              verbose kernel build

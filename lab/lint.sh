@@ -43,11 +43,13 @@ touched() { tgit diff --name-only --no-renames --diff-filter="${1:-AM}" "$BASE_R
 
 tracked() { (cd "$ROOT" && git ls-files -co --exclude-standard -- "$@"); }
 
+# What is wrong with the series, in a function that has a "bad".
+complain() { echo "$*"; bad=1; }
+
 series_and_files_agree()
 {
 	local bad=0 name file
 
-	complain() { echo "$*"; bad=1; }
 	series_names | sort | uniq -d | while read -r name; do echo "in series twice: $name"; done | { ! grep .; } || bad=1
 	for name in $(series_names); do
 		[ -f "$ROOT/patches/$name" ] || { complain "in series, but not in patches/: $name"; continue; }
@@ -86,7 +88,6 @@ groups_are_whole()
 {
 	local name first last next=1 bad=0 file
 
-	complain() { echo "$*"; bad=1; }
 	while read -r name first last; do
 		[ "$first" = "$next" ] || complain "patches before group $name are in none"
 		[ $((last - first)) -lt 15 ] || complain "more than 15 patches: group $name"

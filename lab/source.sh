@@ -11,21 +11,21 @@ set -euo pipefail
 KERNEL_SRC=${KERNEL_SRC:-}
 new=$BUILD/tree.new
 
+kernel_version()
+{
+	awk -F'[ =]+' '$1 == "VERSION" || $1 == "PATCHLEVEL" || $1 == "SUBLEVEL" { v = v "." $2 }
+		/^EXTRAVERSION/ { print substr(v, 2); exit }' "$1/Makefile"
+}
+
 # check_kernel WHAT DIRECTORY: is it a 7.3 kernel?
 check_kernel()
 {
 	local found
 
-	found=$(awk -F'[ =]+' '$1 == "VERSION" || $1 == "PATCHLEVEL" { v = v "." $2 }
-		/^EXTRAVERSION/ { print substr(v, 2); exit }' "$2/Makefile" 2>/dev/null) || :
+	found=$(kernel_version "$2" 2>/dev/null) || :
+	found=${found%.*}
 	[ -f "$2/Kbuild" ] && [ -n "$found" ] || found='no kernel source'
 	[ "$found" = 7.3 ] || die "$1: found $found, wanted Linux 7.3"
-}
-
-kernel_version()
-{
-	awk -F'[ =]+' '$1 == "VERSION" || $1 == "PATCHLEVEL" || $1 == "SUBLEVEL" { v = v "." $2 }
-		/^EXTRAVERSION/ { print substr(v, 2); exit }' "$1/Makefile"
 }
 
 sha256_is() { [ "$(sha256sum <"$2")" = "$1  -" ]; }

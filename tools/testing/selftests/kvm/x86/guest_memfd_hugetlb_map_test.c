@@ -8,17 +8,16 @@
 #include <linux/falloc.h>
 #include <linux/sizes.h>
 
+#include "gmem_job.h"
 #include "hugetlb_ledger.h"
 #include "kselftest_harness.h"
 #include "kvm_util.h"
 #include "processor.h"
 #include "test_util.h"
-#include "ucall_common.h"
 
 #define ALLOCATE	FALLOC_FL_KEEP_SIZE
 #define PUNCH		(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)
 
-#define BASE_GPA	SZ_4G
 #define SLOT		10
 
 /* The guest can address two pages of the largest size, at BASE_GPA. */
@@ -30,115 +29,6 @@
 
 /* Visits all 4K pages, each at another place. */
 #define DRIFT		(SZ_4K - sizeof(u64))
-
-enum guest_op {
-	GUEST_WRITE,
-	GUEST_CHECK,
-	GUEST_CHECK_ZERO,
-	GUEST_COUNT,
-};
-
-/* What a vCPU does next with each @stride of [@gpa, @gpa + @len). */
-struct guest_job {
-	u64 op;
-	u64 gpa;
-	u64 len;
-	u64 stride;
-	u64 seed;
-
-	/* Of GUEST_COUNT: how far it is, and whether it shall end. */
-	u64 count;
-	u64 stop;
-};
-
-static struct guest_job jobs[2];
-
-/*
- * Count up in memory that the host takes away now and then: it holds what was
- * written last, or zero.
- */
-static void guest_count(struct guest_job *job)
-{
-	u64 *p = (u64 *)job->gpa, val;
-
-	while (!READ_ONCE(job->stop)) {
-		val = READ_ONCE(*p);
-		GUEST_ASSERT(!val || val == job->count);
-		WRITE_ONCE(*p, job->count + 1);
-		WRITE_ONCE(job->count, job->count + 1);
-	}
-}
-
-static void guest_do(struct guest_job *job)
-{
-	u64 off, *p;
-
-	for (off = 0; off < job->len; off += job->stride) {
-		p = (u64 *)(job->gpa + off);
-
-		if (job->op == GUEST_WRITE)
-			WRITE_ONCE(*p, job->seed + off);
-		else if (job->op == GUEST_CHECK)
-			GUEST_ASSERT_EQ(READ_ONCE(*p), job->seed + off);
-		else
-			GUEST_ASSERT_EQ(READ_ONCE(*p), 0);
-	}
-}
-
-static void guest_code(u64 id)
-{
-	for (;;) {
-		if (jobs[id].op == GUEST_COUNT)
-			guest_count(&jobs[id]);
-		else
-			guest_do(&jobs[id]);
-		GUEST_SYNC(id);
-	}
-}
-
-static struct guest_job *vcpu_prepare(struct kvm_vcpu *vcpu, struct guest_job job)
-{
-	struct guest_job *guest_jobs = addr_gva2hva(vcpu->vm, (gva_t)jobs);
-
-	guest_jobs[vcpu->id] = job;
-	return &guest_jobs[vcpu->id];
-}
-
-static void vcpu_finish(struct kvm_vcpu *vcpu)
-{
-	struct ucall uc;
-
-	vcpu_run(vcpu);
-
-	switch (get_ucall(vcpu, &uc)) {
-	case UCALL_SYNC:
-		return;
-	case UCALL_ABORT:
-		REPORT_GUEST_ASSERT(uc);
-	default:
-		TEST_FAIL("Unexpected exit: %s",
-			  exit_reason_str(vcpu->run->exit_reason));
-	}
-}
-
-static void vcpu_do(struct kvm_vcpu *vcpu, u64 op, u64 off, u64 len, u64 stride,
-		    u64 seed)
-{
-	vcpu_prepare(vcpu, (struct guest_job) {
-		.op = op,
-		.gpa = BASE_GPA + off,
-		.len = len,
-		.stride = stride,
-		.seed = seed,
-	});
-	vcpu_finish(vcpu);
-}
-
-static void *vcpu_thread(void *vcpu)
-{
-	vcpu_finish(vcpu);
-	return NULL;
-}
 
 FIXTURE(gmem_map)
 {
