@@ -5,6 +5,7 @@
 # CMD='...'        what `make run` runs
 # KERNEL_ARGS='..' more for the kernel command line of `make run` and `make shell`
 # CONFIG=PATH      the configuration that `make deb` starts from
+# AGAIN=1          check runs everything, not only what has changed since it passed
 # DEBUG=1          kernel, run and shell use the debug kernel
 # V=1              verbose kernel build
 

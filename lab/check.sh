@@ -4,18 +4,49 @@
 #
 # Each section prints TAP; its lines are counted, and a section that fails without
 # saying "not ok" counts as one failure.  The last line is the sum.
+#
+# What a section printed when all of it passed is kept in build/check, by what it
+# depends on, and printed again as long as that stays the same.  AGAIN=1 runs it all.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 passed=0 failed=0 skipped=0
 
+# The programs of the machine, for one.
+machine() { dpkg-query -W; }
+
+repository()
+{
+	cat "$BUILD/source.id"
+	(cd "$ROOT" && git ls-files -co --exclude-standard -z | xargs -0 sha256sum)
+}
+
+# What runs in the VM, and what runs the VM.
+vm()
+{
+	sha256sum "$(kernel_dir "$1")/arch/x86/boot/bzImage" "$LAB"/*.sh "$LAB/init" \
+		"$LAB/judge.py" "$LAB/splats" "$TESTS"
+	find "$BUILD/selftests/install" -type f -print0 | sort -z | xargs -0 sha256sum
+}
+
+# On what another section has left behind.
+always() { date +%s%N; }
+
+# section WHAT DEPENDS-ON COMMAND...
 section()
 {
-	local what=$1 log=$BUILD/check.log status=0 start=$SECONDS bad
+	local what=$1 kept log status=0 start=$SECONDS bad
 
-	shift
+	kept=$BUILD/check/$({ echo "$what"; machine; $2; } | sha256sum | cut -d ' ' -f 1)
+	log=$BUILD/check.log
+	shift 2
 	say "=== $what"
-	"$@" | tee "$log" || status=$?
+	if [ -f "$kept" ] && [ -z "${AGAIN:-}" ]; then
+		tee "$log" <"$kept"
+		say "    nothing changed since it passed; AGAIN=1 runs it again"
+	else
+		"$@" | tee "$log" || status=$?
+	fi
 	bad=$(grep -cE '^not ok\b' "$log" || :)
 	if [ "$status" != 0 ] && [ "$bad" = 0 ]; then
 		echo "not ok - $what: ended with status $status"
@@ -24,6 +55,7 @@ section()
 	failed=$((failed + bad))
 	skipped=$((skipped + $(grep -cE '^ok\b.*# SKIP' "$log" || :)))
 	passed=$((passed + $(grep -E '^ok\b' "$log" | grep -cvE '# SKIP' || :)))
+	[ "$bad" != 0 ] || cp "$log" "$kept"
 	say "=== $what: $((SECONDS - start)) s"
 }
 
@@ -40,17 +72,18 @@ own_tests()
 }
 
 # A failed build ends the run: nothing after it means anything.
+mkdir -p "$BUILD/check"
 "$LAB/source.sh"
 "$LAB/tree.sh"
 "$LAB/kernel.sh" normal
-section 'lint' "$LAB/lint.sh"
+section 'lint' repository "$LAB/lint.sh"
 "$LAB/selftests.sh"
 "$LAB/image.sh"
-section "the workshop's own tests" own_tests
-section 'kernel tests, normal kernel' "$LAB/ktest.sh" normal
-section "the base's own tests, without and with the series" "$LAB/baseline.sh" --compare
+section "the workshop's own tests" repository own_tests
+section 'kernel tests, normal kernel' 'vm normal' "$LAB/ktest.sh" normal
+section "the base's own tests, without and with the series" always "$LAB/baseline.sh" --compare
 "$LAB/kernel.sh" debug
-section 'kernel tests, debug kernel' "$LAB/ktest.sh" debug
+section 'kernel tests, debug kernel' 'vm debug' "$LAB/ktest.sh" debug
 
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]
