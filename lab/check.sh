@@ -18,7 +18,8 @@ machine() { dpkg-query -W; }
 repository()
 {
 	cat "$BUILD/source.id"
-	(cd "$ROOT" && git ls-files -co --exclude-standard -z | xargs -0 sha256sum)
+	# What is deleted and not committed has no sum; that is a difference, too.
+	(cd "$ROOT" && git ls-files -co --exclude-standard -z | xargs -0 sha256sum 2>&1) || :
 }
 
 # What runs in the VM, and what runs the VM.

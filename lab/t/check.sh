@@ -47,6 +47,11 @@ ok 'another file in the repository' check
 ok 'is looked at' called lint 1
 ok 'and is nothing to the VM' called ktest 0
 
+git -C "$repo" add README
+rm "$repo/README"
+ok 'a file that is gone' check
+ok 'is missed' called lint 1
+
 echo 'echo "not ok - lint"' >>"$repo/lab/lint.sh"
 ok 'a failure fails' fails_
 ok 'and is in the sum' last_is '5 passed, 1 failed, 1 skipped'
