@@ -10,7 +10,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 kernel=${1:-}
-image=${2:-$BUILD/initramfs.cpio}
+image=$(realpath -m "${2:-$BUILD/initramfs.cpio}")
 root=$image.d
 
 busybox=$(command -v busybox) || die "busybox is missing" "make deps installs it"
