@@ -141,7 +141,7 @@ for commit in $(tgit rev-list --reverse "$range"); do
 			echo "ok - bisect: $what: $variant"
 		else
 			echo "not ok - bisect: $what: $variant"
-			{ grep -A 10 '^not ok' "$work/log" || tail -n 30 "$work/log"; } | sed 's/^/#   /'
+			{ grep -m 5 -A 10 '^not ok' "$work/log" || tail -n 30 "$work/log"; } | sed 's/^/#   /'
 			status=1
 		fi
 	done

@@ -56,6 +56,7 @@ section()
 	failed=$((failed + bad))
 	skipped=$((skipped + $(grep -cE '^ok\b.*# SKIP' "$log" || :)))
 	passed=$((passed + $(grep -E '^ok\b' "$log" | grep -cvE '# SKIP' || :)))
+	rm -f "$kept"
 	[ "$bad" != 0 ] || cp "$log" "$kept"
 	say "=== $what: $((SECONDS - start)) s"
 }

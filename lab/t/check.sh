@@ -57,6 +57,14 @@ ok 'a failure fails' fails_
 ok 'and is in the sum' last_is '5 passed, 1 failed, 1 skipped'
 ok 'and fails the next time' fails_
 ok 'as it is run again' called lint 1
+
+# What fails now and then has not passed.
+printf '#!/bin/sh\ncat "%s"\n' "$tmp/luck" >"$repo/lab/lint.sh"
+echo 'ok - lint' >"$tmp/luck"
+ok 'with luck it passes' check
+echo 'not ok - lint' >"$tmp/luck"
+ok 'without, AGAIN=1 fails' env AGAIN=1 bash -c "$(declare -f check); tmp=$tmp repo=$repo; ! check"
+ok 'and what passed before is forgotten' fails_
 printf '#!/bin/sh\nexit 3\n' >"$repo/lab/lint.sh"
 ok 'a section that dies fails' fails_
 ok 'and counts as one' last_is '4 passed, 1 failed, 0 skipped'
