@@ -4,82 +4,17 @@
  * conversion: the host maps single pages, all of them those of one huge page, which
  * is back in the pool at once when the file is done with it.
  */
-#include <linux/falloc.h>
-#include <linux/sizes.h>
 #include <signal.h>
 #include <sys/wait.h>
 
-#include "hugetlb_ledger.h"
-#include "kselftest_harness.h"
-#include "kvm_util.h"
-#include "test_util.h"
+#include "gmem_hugetlb.h"
 
-#define ALLOCATE	FALLOC_FL_KEEP_SIZE
-#define PUNCH		(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)
-#define SHARED_FLAGS	(GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED)
+/* Between the pages that a test touches: all of 2M, and one in each 2M of 1G. */
+#define STEP	(PAGE == SZ_1G ? SZ_2M + SZ_4K : SZ_4K)
 
-/* Zeroing gigabytes on an emulated host with a debug kernel takes its time. */
-#define TIMEOUT_SECONDS	180
-#define TEST_HOST(name)	TEST_F_TIMEOUT(gmem_host, name, TIMEOUT_SECONDS)
-
-FIXTURE(gmem_host)
-{
-	struct hugetlb_ledger ledger;
-	struct kvm_vm *vm;
-	char *mem;
-	int fd;
-};
-
-FIXTURE_VARIANT(gmem_host)
-{
-	u64 flag;
-	size_t page_size;
-	/* Between the pages that a test touches: in 1G, one in each 2M. */
-	size_t step;
-};
-
-FIXTURE_VARIANT_ADD(gmem_host, 2M)
-{
-	.flag = GUEST_MEMFD_FLAG_HUGETLB_2M,
-	.page_size = SZ_2M,
-	.step = SZ_4K,
-};
-
-FIXTURE_VARIANT_ADD(gmem_host, 1G)
-{
-	.flag = GUEST_MEMFD_FLAG_HUGETLB_1G,
-	.page_size = SZ_1G,
-	.step = SZ_2M + SZ_4K,
-};
-
-#define PAGE	(variant->page_size)
-
-#define EXPECT_LEDGER(held, allocated)	\
-	EXPECT_BALANCE(&self->ledger, held, allocated)
-
-/* The file has one page, the mapping goes beyond it. */
-FIXTURE_SETUP(gmem_host)
-{
-	u64 flags = variant->flag | SHARED_FLAGS;
-
-	self->vm = vm_create_barebones();
-	if ((vm_check_cap(self->vm, KVM_CAP_GUEST_MEMFD_FLAGS) & flags) != flags)
-		SKIP(return, "KVM can't back shared memory with pages of this size");
-	if (hugetlb_pool_grow(PAGE, 1) < 1)
-		SKIP(return, "The pool hasn't got a page of %zu bytes", PAGE);
-
-	hugetlb_ledger_open(&self->ledger, PAGE);
-	self->fd = vm_create_guest_memfd(self->vm, PAGE, flags);
-	self->mem = kvm_mmap(2 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, self->fd);
-	EXPECT_LEDGER(1, 0);
-}
-
-/* In the parent: it restores the pool even if the test was killed. */
-FIXTURE_TEARDOWN_PARENT(gmem_host)
-{
-	EXPECT_LEDGER(0, 0);
-	hugetlb_ledger_close(&self->ledger);
-}
+#define create_shared()	create(1, GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED)
+/* Beyond the end of the file, too. */
+#define map_shared(fd)	kvm_mmap(2 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd)
 
 static char value(size_t off)
 {
@@ -90,7 +25,7 @@ static char value(size_t off)
 do {										\
 	size_t off;								\
 										\
-	for (off = 0; off < PAGE; off += variant->step) {			\
+	for (off = 0; off < PAGE; off += STEP) {					\
 		ASSERT_EQ(value(off), READ_ONCE((_mem)[off]));			\
 		ASSERT_EQ(0, READ_ONCE((_mem)[off + 1]));			\
 		ASSERT_EQ(0, READ_ONCE((_mem)[off + SZ_4K - 1]));		\
@@ -101,7 +36,7 @@ do {										\
 do {										\
 	size_t off;								\
 										\
-	for (off = 0; off < PAGE; off += variant->step)				\
+	for (off = 0; off < PAGE; off += STEP)					\
 		ASSERT_EQ(0, READ_ONCE((_mem)[off]));				\
 } while (0)
 
@@ -109,55 +44,65 @@ do {										\
 do {										\
 	size_t off;								\
 										\
-	for (off = 0; off < PAGE; off += variant->step)				\
+	for (off = 0; off < PAGE; off += STEP)					\
 		WRITE_ONCE((_mem)[off], value(off));				\
 } while (0)
 
-TEST_HOST(first_touch)
+TEST_GMEM(first_touch)
 {
-	EXPECT_EQ(0, READ_ONCE(self->mem[PAGE - 1]));
+	int fd = create_shared();
+	char *mem = map_shared(fd);
+
+	EXPECT_LEDGER(1, 0);
+	EXPECT_EQ(0, READ_ONCE(mem[PAGE - 1]));
 	EXPECT_LEDGER(1, 1);
-	EXPECT_ZERO(self->mem);
-	fill(self->mem);
-	EXPECT_FILLED(self->mem);
-	TEST_EXPECT_SIGBUS((void)READ_ONCE(self->mem[PAGE]));
+	EXPECT_ZERO(mem);
+	fill(mem);
+	EXPECT_FILLED(mem);
+	TEST_EXPECT_SIGBUS((void)READ_ONCE(mem[PAGE]));
 	EXPECT_LEDGER(1, 1);
 }
 
 /* What is unmapped is mapped again as it was. */
-TEST_HOST(mappings_come_and_go)
+TEST_GMEM(mappings_come_and_go)
 {
-	char *other;
+	int fd = create_shared();
+	char *mem = map_shared(fd), *other;
 
-	fill(self->mem);
-	other = kvm_mmap(PAGE, PROT_READ, MAP_SHARED, self->fd);
+	fill(mem);
+	other = kvm_mmap(PAGE, PROT_READ, MAP_SHARED, fd);
 	EXPECT_FILLED(other);
-	kvm_munmap(self->mem, 2 * PAGE);
+	kvm_munmap(mem, 2 * PAGE);
 	EXPECT_FILLED(other);
 	kvm_munmap(other, PAGE);
-	other = kvm_mmap(PAGE, PROT_READ, MAP_SHARED, self->fd);
+	other = kvm_mmap(PAGE, PROT_READ, MAP_SHARED, fd);
 	EXPECT_FILLED(other);
 	EXPECT_LEDGER(1, 1);
 }
 
 /* Each single page of a huge one that was whole before. */
-TEST_HOST(populate)
+TEST_GMEM(populate)
 {
+	int fd = create_shared();
+	char *mem = map_shared(fd);
 	size_t off;
 
-	kvm_fallocate(self->fd, ALLOCATE, 0, PAGE);
-	ASSERT_EQ(0, madvise(self->mem, PAGE, MADV_POPULATE_WRITE));
+	allocate(fd, 0, 1);
+	ASSERT_EQ(0, madvise(mem, PAGE, MADV_POPULATE_WRITE));
 	for (off = 0; off < PAGE; off += SZ_4K)
-		ASSERT_EQ(0, READ_ONCE(self->mem[off]));
+		ASSERT_EQ(0, READ_ONCE(mem[off]));
 	EXPECT_LEDGER(1, 1);
 }
 
-TEST_HOST(punch)
+TEST_GMEM(punch)
 {
-	fill(self->mem);
-	kvm_fallocate(self->fd, PUNCH, 0, PAGE);
+	int fd = create_shared();
+	char *mem = map_shared(fd);
+
+	fill(mem);
+	punch(fd, 0, 1);
 	EXPECT_LEDGER(1, 0);
-	EXPECT_ZERO(self->mem);
+	EXPECT_ZERO(mem);
 	EXPECT_LEDGER(1, 1);
 }
 
@@ -187,29 +132,34 @@ static bool ends_in_time(pid_t pid)
 }
 
 /* Sooner or later in the first touch, which zeroes all of the page. */
-TEST_HOST(killed_in_a_fault)
+TEST_GMEM(killed_in_a_fault)
 {
+	int fd = create_shared();
+	char *mem = map_shared(fd);
 	useconds_t delay;
 	pid_t pid;
 
 	for (delay = 1000; delay < 500 * 1000; delay *= 2) {
-		pid = fork_reader(self->mem, PAGE);
+		pid = fork_reader(mem, PAGE);
 		usleep(delay);
 		kill(pid, SIGKILL);
 		ASSERT_TRUE(ends_in_time(pid));
-		kvm_fallocate(self->fd, PUNCH, 0, PAGE);
+		punch(fd, 0, 1);
 	}
 }
 
 /* The last of descriptor, mapping and VM gives everything back. */
-TEST_HOST(last_user)
+TEST_GMEM(last_user)
 {
-	fill(self->mem);
+	int fd = create_shared();
+	char *mem = map_shared(fd);
+
+	fill(mem);
 	kvm_vm_free(self->vm);
-	kvm_close(self->fd);
+	kvm_close(fd);
 	EXPECT_LEDGER(1, 1);
-	EXPECT_FILLED(self->mem);
-	kvm_munmap(self->mem, 2 * PAGE);
+	EXPECT_FILLED(mem);
+	kvm_munmap(mem, 2 * PAGE);
 	EXPECT_LEDGER(0, 0);
 }
 

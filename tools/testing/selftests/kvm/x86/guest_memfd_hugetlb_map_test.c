@@ -115,7 +115,7 @@ FIXTURE_SETUP(gmem_map)
 	virt_map_level(self->vm, BASE_GPA, BASE_GPA, WINDOW, PG_LEVEL_2M);
 	for (i = 0; i < 2; i++) {
 		vcpu_args_set(self->vcpus[i], 1, (u64)i);
-		vcpu_finish(self->vcpus[i]);
+		guest_run(self->vcpus[i]);
 	}
 
 	hugetlb_ledger_open(&self->ledger, PAGE);

@@ -34,6 +34,7 @@
 #include <linux/sizes.h>
 
 #include "gmem_attributes.h"
+#include "guest_run.h"
 #include "kvm_util.h"
 #include "processor.h"
 #include "test_util.h"
@@ -241,25 +242,6 @@ static inline void expect_eagain(struct gmem_conversion *t, u64 pgoff, u64 nr, u
 	TEST_ASSERT(error_offset == gmem_offset(t, busy),
 		    "Expected EAGAIN for page %lu, got it for offset 0x%lx",
 		    busy, error_offset);
-}
-
-/* Run the guest until it is done with what it has been told. */
-static inline void guest_run(struct kvm_vcpu *vcpu)
-{
-	struct ucall uc;
-
-	vcpu_run(vcpu);
-
-	switch (get_ucall(vcpu, &uc)) {
-	case UCALL_SYNC:
-		return;
-	case UCALL_ABORT:
-		REPORT_GUEST_ASSERT(uc);
-		break;
-	default:
-		TEST_FAIL("Unexpected exit: %s",
-			  exit_reason_str(vcpu->run->exit_reason));
-	}
 }
 
 /* The guest can read and write, whether the page is private or shared. */

@@ -4,7 +4,7 @@
  * vCPUs, and says so after each job:
  *
  *	vcpu_args_set(vcpu, 1, id);
- *	vcpu_finish(vcpu);
+ *	guest_run(vcpu);
  *	vcpu_do(vcpu, GUEST_WRITE, 0, SZ_2M, SZ_4K, seed);
  *	vcpu_do(vcpu, GUEST_CHECK, 0, SZ_2M, SZ_4K, seed);
  *
@@ -13,10 +13,9 @@
 #ifndef SELFTEST_KVM_GMEM_JOB_H
 #define SELFTEST_KVM_GMEM_JOB_H
 
+#include "guest_run.h"
 #include "kvm_util.h"
 #include "processor.h"
-#include "test_util.h"
-#include "ucall_common.h"
 
 #define BASE_GPA	SZ_4G
 
@@ -93,23 +92,6 @@ static struct guest_job *vcpu_prepare(struct kvm_vcpu *vcpu, struct guest_job jo
 	return &guest_jobs[vcpu->id];
 }
 
-static void vcpu_finish(struct kvm_vcpu *vcpu)
-{
-	struct ucall uc;
-
-	vcpu_run(vcpu);
-
-	switch (get_ucall(vcpu, &uc)) {
-	case UCALL_SYNC:
-		return;
-	case UCALL_ABORT:
-		REPORT_GUEST_ASSERT(uc);
-	default:
-		TEST_FAIL("Unexpected exit: %s",
-			  exit_reason_str(vcpu->run->exit_reason));
-	}
-}
-
 static void vcpu_do(struct kvm_vcpu *vcpu, u64 op, u64 off, u64 len, u64 stride,
 		    u64 seed)
 {
@@ -120,12 +102,12 @@ static void vcpu_do(struct kvm_vcpu *vcpu, u64 op, u64 off, u64 len, u64 stride,
 		.stride = stride,
 		.seed = seed,
 	});
-	vcpu_finish(vcpu);
+	guest_run(vcpu);
 }
 
 static void *vcpu_thread(void *vcpu)
 {
-	vcpu_finish(vcpu);
+	guest_run(vcpu);
 	return NULL;
 }
 
