@@ -10,7 +10,7 @@
 #include "gmem_hugetlb.h"
 
 /* Between the pages that a test touches: all of 2M, and one in each 2M of 1G. */
-#define STEP	(FLAG == GUEST_MEMFD_FLAG_HUGETLB_1G ? SZ_2M + SZ_4K : SZ_4K)
+#define STEP	(variant->page_size == SZ_1G ? SZ_2M + SZ_4K : SZ_4K)
 
 #define create_shared()	create(1, GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED)
 /* Beyond the end of the file, too. */
