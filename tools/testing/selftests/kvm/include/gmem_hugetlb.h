@@ -10,23 +10,19 @@
 #ifndef SELFTEST_KVM_GMEM_HUGETLB_H
 #define SELFTEST_KVM_GMEM_HUGETLB_H
 
-#include <linux/falloc.h>
 #include <linux/sizes.h>
 
+#include "gmem_test.h"
 #include "hugetlb_ledger.h"
 #include "kselftest_harness.h"
 #include "kvm_util.h"
 #include "test_util.h"
 
 #define HUGETLB_FLAGS	(GUEST_MEMFD_FLAG_HUGETLB_2M | GUEST_MEMFD_FLAG_HUGETLB_1G)
-#define ALLOCATE	FALLOC_FL_KEEP_SIZE
-#define PUNCH		(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)
 
 /* Zeroing gigabytes on an emulated host with a debug kernel takes its time. */
 #define TIMEOUT_SECONDS	180
 #define TEST_GMEM(name)	TEST_F_TIMEOUT(gmem_hugetlb, name, TIMEOUT_SECONDS)
-
-#define EXPECT_ERRNO(err, call)	EXPECT_EQ((err), (call) == -1 ? errno : 0)
 
 FIXTURE(gmem_hugetlb)
 {

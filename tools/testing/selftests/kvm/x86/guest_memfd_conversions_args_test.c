@@ -7,6 +7,7 @@
 #include <linux/sizes.h>
 
 #include "gmem_conversion.h"
+#include "gmem_test.h"
 #include "kselftest_harness.h"
 #include "kvm_util.h"
 #include "processor.h"
@@ -23,8 +24,6 @@
 #define PRIVATE_PAGES	(BIT(2) | BIT(3))
 #define ALL_PAGES	(BIT(NR_PAGES) - 1)
 #define FILE_SIZE	(NR_PAGES * PAGE_SIZE)
-
-#define EXPECT_ERRNO(err, call)	EXPECT_EQ((err), (call) == -1 ? errno : 0)
 
 FIXTURE(gmem_args)
 {

@@ -5,6 +5,7 @@
  * all values have to agree with the parameter.
  */
 #include "gmem_conversion.h"
+#include "gmem_test.h"
 #include "kselftest_harness.h"
 #include "kvm_util.h"
 #include "processor.h"
@@ -17,8 +18,6 @@
 /* Emulated hosts and debug kernels are slow. */
 #define TIMEOUT_SECONDS	120
 #define TEST_CAPS(name)	TEST_F_TIMEOUT(gmem_caps, name, TIMEOUT_SECONDS)
-
-#define EXPECT_ERRNO(err, call)	EXPECT_EQ((err), (call) == -1 ? errno : 0)
 
 /* A kernel that doesn't know the parameter can't convert either. */
 static bool is_on(void)

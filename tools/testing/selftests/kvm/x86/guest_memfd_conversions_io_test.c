@@ -11,19 +11,17 @@
 
 #include "gmem_backing.h"
 #include "gmem_conversion.h"
+#include "gmem_test.h"
 #include "kselftest_harness.h"
 
 #define RAM_DISK	"/dev/ram0"
 
 #define NR_PAGES	8
 #define ALL_PAGES	(BIT_ULL(NR_PAGES) - 1)
-#define OFFSET(pgoff)	((u64)(pgoff) * PAGE_SIZE)
 
 /* In seconds: how long to race. */
 #define RACE		8
 #define TEST_IO(name)	TEST_F_TIMEOUT(gmem_io, name, 180)
-
-#define EXPECT_ERRNO(err, call)	EXPECT_EQ((err), (call) == -1 ? errno : 0)
 
 FIXTURE(gmem_io)
 {

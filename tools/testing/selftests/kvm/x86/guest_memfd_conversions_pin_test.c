@@ -12,16 +12,14 @@
 #include "gmem_backing.h"
 #include "gmem_conversion.h"
 #include "gmem_pin.h"
+#include "gmem_test.h"
 #include "kselftest_harness.h"
 
 #define NR_PAGES	8
 #define ALL_PAGES	(BIT_ULL(NR_PAGES) - 1)
-#define OFFSET(pgoff)	((u64)(pgoff) * PAGE_SIZE)
 
 #define TEST_PIN(name)		TEST_F_TIMEOUT(gmem_pin, name, 180)
 #define TEST_REFERENCE(name)	TEST_F_TIMEOUT(gmem_reference, name, 180)
-
-#define EXPECT_ERRNO(err, call)	EXPECT_EQ((err), (call) == -1 ? errno : 0)
 
 static void expect_conversion(struct gmem_conversion *t, u64 pgoff, u64 nr)
 {

@@ -8,12 +8,12 @@
 #include <pthread.h>
 
 #include "gmem_conversion.h"
+#include "gmem_test.h"
 #include "kselftest_harness.h"
 #include "kvm_util.h"
 #include "test_util.h"
 
 #define NR_PAGES	64
-#define PUNCH		(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)
 #define TIMEOUT_SECONDS	180
 
 /* Each takes a page from the system for good. */

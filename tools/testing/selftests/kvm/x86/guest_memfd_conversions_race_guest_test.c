@@ -4,11 +4,9 @@
  * meanwhile, with PUNCH_HOLE and with memslots that are replaced.  The guest may
  * not lose data, or find what is another page's.
  */
-#include <linux/falloc.h>
 
 #include "gmem_race.h"
-
-#define PUNCH		(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)
+#include "gmem_test.h"
 
 static void guest_visit_page(u64 pgoff, u64 pass)
 {

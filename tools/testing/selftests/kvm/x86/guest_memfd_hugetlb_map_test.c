@@ -5,18 +5,15 @@
  * of a page that the file has reserved.  See guest_memfd_hugetlb_test for the
  * file's own interface.
  */
-#include <linux/falloc.h>
 #include <linux/sizes.h>
 
 #include "gmem_job.h"
+#include "gmem_test.h"
 #include "hugetlb_ledger.h"
 #include "kselftest_harness.h"
 #include "kvm_util.h"
 #include "processor.h"
 #include "test_util.h"
-
-#define ALLOCATE	FALLOC_FL_KEEP_SIZE
-#define PUNCH		(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)
 
 #define SLOT		10
 

@@ -4,17 +4,16 @@
  * while and after some of their memory is shared.  KVM shadows the page tables that L1 has
  * for L2; which leaves that takes is up to L1, too, and isn't asked for.
  */
-#include <linux/falloc.h>
 
 #include "gmem_conversion.h"
 #include "gmem_leaves.h"
 #include "gmem_pieces.h"
+#include "gmem_test.h"
 #include "hugetlb_pool.h"
 #include "kselftest_harness.h"
 #include "svm_util.h"
 #include "vmx.h"
 
-#define PUNCH		(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)
 /* As much of the file as L2 touches in seconds, in pages. */
 #define TOUCHED		(SZ_2M / PAGE_SIZE)
 

@@ -4,18 +4,17 @@
  * split, private or shared, the guest loses 4K; all else keeps working and converting.
  * The pool gets the huge page back, and doesn't hand it out again.
  */
-#include <linux/falloc.h>
 #include <pthread.h>
 #include <sys/stat.h>
 
 #include "gmem_conversion.h"
 #include "gmem_pieces.h"
+#include "gmem_test.h"
 #include "hugetlb_pool.h"
 #include "kselftest_harness.h"
 #include "kvm_util.h"
 #include "test_util.h"
 
-#define PUNCH		(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)
 #define INJECT_PATH	"/sys/kernel/debug/hwpoison/corrupt-pfn"
 #define UNPOISON_PATH	"/sys/kernel/debug/hwpoison/unpoison-pfn"
 

@@ -8,11 +8,11 @@
 #include "gmem_conversion.h"
 #include "gmem_leaves.h"
 #include "gmem_pieces.h"
+#include "gmem_test.h"
 #include "hugetlb_pool.h"
 #include "kselftest_harness.h"
 
 #define OTHER_SLOT	(GMEM_SLOT + 1)
-#define PUNCH		(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)
 
 /* Page tables of a guest that has 1G, mapped as a whole: what four levels need, and more. */
 #define TABLES_BUDGET	(24 * 1024)

@@ -14,10 +14,10 @@
 
 #include "cgroup_util.h"
 #include "gmem_pieces.h"
+#include "gmem_test.h"
 #include "kselftest_harness.h"
 #include "numaif.h"
 
-#define PUNCH		(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)
 #define MAXNODE		8
 
 #define TEST_ACCT(name)	TEST_F_TIMEOUT(gmem_acct, name, PIECES_TIMEOUT)

@@ -12,16 +12,13 @@
 #include <sys/wait.h>
 
 #include "gmem_pieces.h"
+#include "gmem_test.h"
 #include "kselftest_harness.h"
-
-#define PUNCH		(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)
 
 #define TEST_HOLD(name)	TEST_F_TIMEOUT(gmem_hold, name, PIECES_TIMEOUT)
 
 /* In microseconds: what doesn't wait for anything has happened by then. */
 #define MEANWHILE	300000
-
-#define EXPECT_ERRNO(err, call)	EXPECT_EQ((err), (call) == -1 ? errno : 0)
 
 /* A page that is held, and the word that is in it. */
 struct hold {

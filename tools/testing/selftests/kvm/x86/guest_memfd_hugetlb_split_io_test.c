@@ -11,14 +11,13 @@
 #include <sys/wait.h>
 
 #include "gmem_pieces.h"
+#include "gmem_test.h"
 #include "kselftest_harness.h"
 #include "numaif.h"
 
 #define RAM_DISK	"/dev/ram0"
 
 #define TEST_IO(name)	TEST_F_TIMEOUT(gmem_split_io, name, PIECES_TIMEOUT)
-
-#define EXPECT_ERRNO(err, call)	EXPECT_EQ((err), (call) == -1 ? errno : 0)
 
 FIXTURE(gmem_split_io)
 {

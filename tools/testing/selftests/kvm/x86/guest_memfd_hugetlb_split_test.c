@@ -9,9 +9,8 @@
  * gone.
  */
 #include "gmem_pieces.h"
+#include "gmem_test.h"
 #include "kselftest_harness.h"
-
-#define ALLOCATE	FALLOC_FL_KEEP_SIZE
 
 #define TEST_SPLIT(name)	TEST_F_TIMEOUT(gmem_split, name, PIECES_TIMEOUT)
 

@@ -11,10 +11,10 @@
 #include <sys/stat.h>
 
 #include "gmem_pieces.h"
+#include "gmem_test.h"
 #include "kselftest_harness.h"
 
 #define TRACEFS		"/sys/kernel/tracing"
-#define PUNCH		(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)
 
 #define TEST_TRACE(name)	TEST_F_TIMEOUT(gmem_trace, name, PIECES_TIMEOUT)
 

@@ -45,6 +45,9 @@
 #define GMEM_GPA	SZ_4G
 #define GMEM_SLOT	10
 
+/* The size of so many pages, or how far one is from the first of them, in bytes. */
+#define OFFSET(pgoff)	((u64)(pgoff) * PAGE_SIZE)
+
 #define GMEM_MMAP_PRIVATE	GUEST_MEMFD_FLAG_MMAP
 #define GMEM_MMAP_SHARED	(GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED)
 

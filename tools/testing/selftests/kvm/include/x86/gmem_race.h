@@ -16,7 +16,6 @@
 #include "kselftest_harness.h"
 
 #define NR_PAGES	64
-#define OFFSET(pgoff)	((u64)(pgoff) * PAGE_SIZE)
 
 /* In seconds: a race, one that wants many rounds, something that can't last. */
 #define RACE		8

@@ -10,14 +10,10 @@
 #ifndef SELFTEST_KVM_GMEM_STRESS_OPS_H
 #define SELFTEST_KVM_GMEM_STRESS_OPS_H
 
-#include <linux/falloc.h>
-
 #include "gmem_stress_access.h"
 #include "gmem_stress_file.h"
+#include "gmem_test.h"
 #include "hugetlb_pool.h"
-
-#define ALLOCATE	FALLOC_FL_KEEP_SIZE
-#define PUNCH		(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)
 
 /* Of ranges of pages that are used one by one; the guest is faster than the host. */
 #define MAX_ORDER	5
