@@ -51,7 +51,8 @@ echo "deb [signed-by=$KEYRING] $uri $suite main" >"$state/sources.list"
 
 if ! find "$state/updated" -mmin -60 2>/dev/null | grep -q .; then
 	private_apt apt-get -o APT::Update::Error-Mode=any update >"$state/log" 2>&1 ||
-		{ cat "$state/log" >&2; die "apt could not read the suite $suite from this machine's mirror"; }
+		{ cat "$state/log" >&2; die "apt could not read the suite $suite from this machine's mirror" \
+			"wanted: a mirror that is up to date; if one has to do that isn't, see Check-Valid-Until in apt.conf(5)"; }
 	touch "$state/updated"
 fi
 
