@@ -6,7 +6,8 @@
 #	lab/bisect.sh [RANGE [VARIANT...]]
 #
 # RANGE is one of build/tree, e.g. gmem~3..gmem; all of the series by default.  The
-# variants are configurations, and "group" for the tests of the groups.
+# variants are configurations, one of which, "minimal", is for the last commit alone,
+# and "group" for the tests of the groups.
 #
 # A commit passes in a configuration when its kernel builds and a quick test passes
 # in the VM without a splat.  What passed once is remembered by the git tree of the
@@ -14,24 +15,25 @@
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
-# One that asks for nothing that a commit of the series brings.
-SMOKE_TEST=kvm:private_mem_conversions_test
 # With all of the series, and KVM as a module, which can be unloaded.
 UNLOAD_TEST=kvm:guest_memfd_hugetlb_split_hold_test
 work=$BUILD/bisect
 range=${1:-$BASE_REF..gmem}
 shift || :
 variants=("$@")
-[ $# -gt 0 ] || variants=(normal nohugetlb kvm-m coco group)
+[ $# -gt 0 ] || variants=(normal nohugetlb kvm-m coco minimal group)
 status=0
 mkdir -p "$work" "$CACHE/bisect"
 
 fragments() { cat "$LAB/kconfig/vm.config" "$LAB/kconfig/$1.config" 2>/dev/null || cat "$LAB/kconfig/vm.config"; }
+# One that asks for nothing that a commit of the series brings.  In coco there is no
+# private memory until guest_memfd tracks it.
+smoke_test() { if [ "$1" = coco ]; then echo kvm:pre_fault_memory_test; else echo kvm:private_mem_conversions_test; fi; }
 has_unload_test() { [ "$1" = kvm-m ] && [ "$2" = "$(tgit rev-parse gmem)" ]; }
 
 tests()
 {
-	echo "$SMOKE_TEST"
+	smoke_test "$1"
 	! has_unload_test "$@" || echo "$UNLOAD_TEST"
 }
 
@@ -40,7 +42,7 @@ tests()
 commands()
 {
 	echo 'cd /kselftest'
-	echo "./run_kselftest.sh -o 200 -t $SMOKE_TEST"
+	echo "./run_kselftest.sh -o 200 -t $(smoke_test "$1")"
 	if has_unload_test "$@"; then
 		echo 'echo options kvm gmem_in_place_conversion=1 >/etc/modprobe.conf'
 		echo 'modprobe -r kvm_amd; modprobe -r kvm; modprobe kvm_amd'
@@ -127,12 +129,21 @@ run()
 # The commits that a group ends with.
 group_ends() { series_groups | while read -r _ _ last; do tgit rev-list --reverse "$BASE_REF..gmem" | sed -n "${last}p"; done; }
 
+# wanted VARIANT COMMIT
+wanted()
+{
+	case $1 in
+	group)		grep -qxF "$2" <<<"$ends" ;;
+	minimal)	[ "$2" = "$(tgit rev-parse gmem)" ] ;;
+	esac
+}
+
 [ -d "$BUILD/selftests/install" ] || "$LAB/selftests.sh"
 ends=$(group_ends)
 for commit in $(tgit rev-list --reverse "$range"); do
 	what=$(tgit log -1 --format=%s "$commit")
 	for variant in "${variants[@]}"; do
-		[ "$variant" != group ] || grep -qxF "$commit" <<<"$ends" || continue
+		wanted "$variant" "$commit" || continue
 		passed=$CACHE/bisect/$(key "$variant" "$commit")
 		if [ -f "$passed" ]; then
 			echo "ok - bisect: $what: $variant (before)"

@@ -9,8 +9,9 @@
 #
 # KVM has two ways to track private memory, which exclude each other on a host.
 # Each has a VM of its own, and so have the tests that want a pool which is filled
-# from CMA, without HVO at boot, those that want KVM without nested paging, the
-# base's own, and those that stress conversion.  Up to three VMs run at the same time.
+# from CMA, without HVO at boot, and from ZONE_MOVABLE, those that want KVM without
+# nested paging, the base's own, and those that stress conversion.  Up to three VMs run
+# at the same time.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -18,7 +19,7 @@ variant=$1
 declare -A kernel_args=(
 	[per-vm]=''
 	[in-place]='kvm.gmem_in_place_conversion=1'
-	[cma]='hugetlb_cma=0:1G,1:1G hugetlb_free_vmemmap=off'
+	[cma]='hugetlb_cma=0:1G,1:1G hugetlb_free_vmemmap=off movablecore=1G'
 	[shadow]='kvm_amd.npt=0'
 	[mmu]=''
 	[stress]='kvm.gmem_in_place_conversion=1'

@@ -40,7 +40,7 @@ static bool any_page_poisoned(unsigned long pfn)
 
 	guard(rcu)();
 	/* Not folio_test_hwpoison(): a merge can make a tail of it at any time. */
-	poisoned = test_bit(PG_hwpoison, &page_folio(pfn_to_page(pfn))->flags.f);
+	poisoned = READ_ONCE(page_folio(pfn_to_page(pfn))->flags.f) & __PG_HWPOISON;
 	/*
 	 * That may have been a healthy piece, made just now, of a page with errors.
 	 * Pairs with hugetlb_split_begin().

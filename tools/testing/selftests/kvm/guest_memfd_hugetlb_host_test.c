@@ -9,6 +9,10 @@
 
 #include "gmem_hugetlb.h"
 
+#define MEMORY_BLOCKS	"/sys/devices/system/memory/"
+/* Of an entry in /proc/PID/pagemap. */
+#define PFN_MASK	(BIT(55) - 1)
+
 /* Between the pages that a test touches: all of 2M, and one in each 2M of 1G. */
 #define STEP	(variant->page_size == SZ_1G ? SZ_2M + SZ_4K : SZ_4K)
 
@@ -146,6 +150,71 @@ TEST_GMEM(killed_in_a_fault)
 		ASSERT_TRUE(ends_in_time(pid));
 		punch(fd, 0, 1);
 	}
+}
+
+/* A file in sysfs of the memory block in which a page is that has been touched. */
+static int open_memory_block(char *mem, const char *name, int flags)
+{
+	u64 entry, size;
+	char path[64];
+	int fd;
+
+	fd = open_path_or_exit("/proc/self/pagemap", O_RDONLY);
+	TEST_ASSERT_EQ(pread(fd, &entry, sizeof(entry),
+			     (unsigned long)mem / getpagesize() * sizeof(entry)),
+		       sizeof(entry));
+	kvm_close(fd);
+
+	fd = open(MEMORY_BLOCKS "block_size_bytes", O_RDONLY);
+	if (fd < 0)
+		return fd;
+	TEST_ASSERT(read(fd, path, sizeof(path)) > 0, "The size of memory blocks is unknown");
+	kvm_close(fd);
+	size = strtoull(path, NULL, 16);
+
+	snprintf(path, sizeof(path), MEMORY_BLOCKS "memory%lu/%s",
+		 (entry & PFN_MASK) * getpagesize() / size, name);
+	return open(path, flags);
+}
+
+static bool is_movable(char *mem)
+{
+	int fd = open_memory_block(mem, "valid_zones", O_RDONLY);
+	char zone[64] = "";
+
+	if (fd < 0)
+		return false;
+	TEST_ASSERT(read(fd, zone, sizeof(zone) - 1) >= 0, "The zone of a memory block is unknown");
+	kvm_close(fd);
+	return !strncmp(zone, "Movable", strlen("Movable"));
+}
+
+static void interrupt(int sig)
+{
+}
+
+/* Memory can't be taken offline as long as a page of it is used in pieces. */
+TEST_GMEM(offlining)
+{
+	struct sigaction action = { .sa_handler = interrupt };
+	int fd = create(variant->nr_pages, GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED);
+	size_t size = variant->nr_pages * PAGE;
+	char *mem = kvm_mmap(size, PROT_READ | PROT_WRITE, MAP_SHARED, fd), *p;
+
+	/* In other zones it ends early: something in the block may be unmovable. */
+	for (p = mem; p < mem + size; p += PAGE) {
+		WRITE_ONCE(*p, 1);
+		if (is_movable(p))
+			break;
+	}
+	if (p == mem + size)
+		SKIP(return, "CONFIG_MEMORY_HOTREMOVE is off, or movablecore=, and no page in ZONE_MOVABLE");
+
+	ASSERT_EQ(0, sigaction(SIGALRM, &action, NULL));
+	alarm(TIMEOUT_SECONDS / 6);
+	EXPECT_ERRNO(EBUSY, write(open_memory_block(p, "state", O_WRONLY), "offline", 7));
+	alarm(0);
+	EXPECT_EQ(1, READ_ONCE(*p));
 }
 
 /* The last of descriptor, mapping and VM gives everything back. */
