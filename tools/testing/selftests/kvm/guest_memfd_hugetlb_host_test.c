@@ -208,7 +208,7 @@ TEST_GMEM(offlining)
 			break;
 	}
 	if (p == mem + size)
-		SKIP(return, "CONFIG_MEMORY_HOTREMOVE is off, or movablecore=, and no page in ZONE_MOVABLE");
+		SKIP(return, "No page in ZONE_MOVABLE (movablecore=), or no MEMORY_HOTREMOVE");
 
 	ASSERT_EQ(0, sigaction(SIGALRM, &action, NULL));
 	alarm(TIMEOUT_SECONDS / 6);
