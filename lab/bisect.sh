@@ -15,6 +15,8 @@
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
+# What minimal is about.
+HUGETLB_TEST=kvm:guest_memfd_hugetlb_test
 # With all of the series, and KVM as a module, which can be unloaded.
 UNLOAD_TEST=kvm:guest_memfd_hugetlb_split_hold_test
 work=$BUILD/bisect
@@ -34,6 +36,7 @@ has_unload_test() { [ "$1" = kvm-m ] && [ "$2" = "$(tgit rev-parse gmem)" ]; }
 tests()
 {
 	smoke_test "$1"
+	[ "$1" != minimal ] || echo "$HUGETLB_TEST"
 	! has_unload_test "$@" || echo "$UNLOAD_TEST"
 }
 
@@ -43,6 +46,7 @@ commands()
 {
 	echo 'cd /kselftest'
 	echo "./run_kselftest.sh -o 200 -t $(smoke_test "$1")"
+	[ "$1" != minimal ] || echo "./run_kselftest.sh -o 400 -t $HUGETLB_TEST"
 	if has_unload_test "$@"; then
 		echo 'echo options kvm gmem_in_place_conversion=1 >/etc/modprobe.conf'
 		echo 'modprobe -r kvm_amd; modprobe -r kvm; modprobe kvm_amd'

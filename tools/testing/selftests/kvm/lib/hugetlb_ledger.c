@@ -176,7 +176,8 @@ const char *hugetlb_ledger_diff(const struct hugetlb_ledger *ledger, long held,
 		if (!allocated)
 			COMPARE("free on a node", base->node[i].free, now.node[i].free);
 	}
-	COMPARE("free on all nodes", now.free, node_free);
+	if (now.nr_nodes)
+		COMPARE("free on all nodes", now.free, node_free);
 
 	if (ledger->cgroup[0]) {
 		COMPARE("usage of the cgroup", allocated, cgroup_pages(ledger, "current"));

@@ -91,7 +91,8 @@ struct hugetlb_pool hugetlb_pool_read(size_t page_size)
 		.resv = pool_get(page_size, -1, "resv_hugepages"),
 		.surplus = pool_get(page_size, -1, "surplus_hugepages"),
 		.overcommit = pool_get(page_size, -1, "nr_overcommit_hugepages"),
-		.nr_nodes = get_max_numa_node() + 1,
+		/* A kernel without CONFIG_NUMA knows of none. */
+		.nr_nodes = access("/sys/devices/system/node", F_OK) ? 0 : get_max_numa_node() + 1,
 	};
 	int i;
 
