@@ -10,8 +10,6 @@
 #include "gmem_hugetlb.h"
 
 #define MEMORY_BLOCKS	"/sys/devices/system/memory/"
-/* Of an entry in /proc/PID/pagemap. */
-#define PFN_MASK	(BIT(55) - 1)
 
 /* Between the pages that a test touches: all of 2M, and one in each 2M of 1G. */
 #define STEP	(variant->page_size == SZ_1G ? SZ_2M + SZ_4K : SZ_4K)
@@ -155,15 +153,9 @@ TEST_GMEM(killed_in_a_fault)
 /* A file in sysfs of the memory block in which a page is that has been touched. */
 static int open_memory_block(char *mem, const char *name, int flags)
 {
-	u64 entry, size;
 	char path[64];
+	u64 size;
 	int fd;
-
-	fd = open_path_or_exit("/proc/self/pagemap", O_RDONLY);
-	TEST_ASSERT_EQ(pread(fd, &entry, sizeof(entry),
-			     (unsigned long)mem / getpagesize() * sizeof(entry)),
-		       sizeof(entry));
-	kvm_close(fd);
 
 	fd = open(MEMORY_BLOCKS "block_size_bytes", O_RDONLY);
 	if (fd < 0)
@@ -173,7 +165,7 @@ static int open_memory_block(char *mem, const char *name, int flags)
 	size = strtoull(path, NULL, 16);
 
 	snprintf(path, sizeof(path), MEMORY_BLOCKS "memory%lu/%s",
-		 (entry & PFN_MASK) * getpagesize() / size, name);
+		 pfn_of(mem) * getpagesize() / size, name);
 	return open(path, flags);
 }
 

@@ -4,7 +4,6 @@
  * error is lost to host and guest until a hole is punched, and only that page; and
  * the error is handled while everybody else goes on.
  */
-#include <linux/falloc.h>
 #include <pthread.h>
 
 #include "gmem_conversion.h"
@@ -97,7 +96,7 @@ static void *allocate(void *data)
 	struct poison *p = data;
 
 	while (!READ_ONCE(p->stop))
-		kvm_fallocate(p->t.fd, FALLOC_FL_KEEP_SIZE, 0, p->t.size);
+		kvm_fallocate(p->t.fd, ALLOCATE, 0, p->t.size);
 	return NULL;
 }
 

@@ -4,7 +4,6 @@
  * meanwhile, with PUNCH_HOLE and with memslots that are replaced.  The guest may
  * not lose data, or find what is another page's.
  */
-
 #include "gmem_race.h"
 #include "gmem_test.h"
 

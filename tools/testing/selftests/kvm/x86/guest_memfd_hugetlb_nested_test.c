@@ -4,7 +4,6 @@
  * while and after some of their memory is shared.  KVM shadows the page tables that L1 has
  * for L2; which leaves that takes is up to L1, too, and isn't asked for.
  */
-
 #include "gmem_conversion.h"
 #include "gmem_leaves.h"
 #include "gmem_pieces.h"

@@ -108,20 +108,6 @@ do {											\
 	EXPECT_BALANCE(&self->ledger, 1, 1);						\
 } while (0)
 
-/* The page frame, which must have been touched. */
-static u64 pfn_of(void *addr)
-{
-	int fd = open(PAGEMAP_PATH, O_RDONLY);
-	u64 entry = 0;
-
-	TEST_ASSERT(pread(fd, &entry, sizeof(entry), (unsigned long)addr / PAGE_SIZE *
-			  sizeof(entry)) == sizeof(entry), "Can't read " PAGEMAP_PATH);
-	kvm_close(fd);
-	entry &= GENMASK_ULL(54, 0);
-	TEST_ASSERT(entry, "Expected to be told of page frames");
-	return entry;
-}
-
 /* Out of the shared memory to a disk, and back to another place in it. */
 TEST_IO(direct_io)
 {
