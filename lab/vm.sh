@@ -2,20 +2,22 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # The one place that knows QEMU: boot a VM, run a command in it.
 #
-#	lab/vm.sh [-k KERNEL-OUT] [-i IMAGE] [-t SECONDS] [-o DIR] [-f FILE] COMMAND
+#	lab/vm.sh [-k KERNEL-OUT] [-i IMAGE] [-t SECONDS] [-q SECONDS] [-o DIR] [-f FILE] COMMAND
 #	lab/vm.sh [-k KERNEL-OUT] --shell
 #	lab/vm.sh --accel
 #
 # COMMAND's output goes to standard output as it comes.  FILE is put into the VM's
 # /lab.  DIR gets console.log, out.log, status (what lab/init says) and ended
-# (poweroff, reset, timeout or flood); lab/judge.py reads them.  --accel prints the
-# accelerator, no more.
+# (poweroff, reset, timeout or flood); lab/judge.py reads them.  It is a timeout, too,
+# when nothing is printed for as long as -q says.  --accel prints the accelerator, no
+# more.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
 kernel=$BUILD/kernel
 image=$BUILD/initramfs.cpio
 seconds=600
+quiet=
 dir=$BUILD/run
 file=
 shell=
@@ -60,6 +62,7 @@ machine()
 
 cmdline="console=ttyS0 panic=-1 oops=panic hugepagesz=1G hugepages=0:2,1:2
 	hugepagesz=2M hugepages=0:64,1:64 hugetlb_free_vmemmap=on kvm.force_emulation_prefix=1
+	unknown_nmi_panic panic_sys_info=blocked_tasks,all_bt
 	${KERNEL_ARGS:-}"
 
 while [ $# -gt 0 ]; do
@@ -67,6 +70,7 @@ while [ $# -gt 0 ]; do
 	-k) kernel=$2; shift 2 ;;
 	-i) image=$2; shift 2 ;;
 	-t) seconds=$2; shift 2 ;;
+	-q) quiet=$2; shift 2 ;;
 	-o) dir=$2; shift 2 ;;
 	-f) file=$2; shift 2 ;;
 	--shell) shell=1; shift ;;
@@ -96,32 +100,58 @@ printf '%s\n' "$1" >"$dir/lab/cmd"
 # The kernel unpacks one archive after the other.
 { cat "$image"; (cd "$dir" && find lab | cpio --quiet -o -H newc); } >"$dir/initrd"
 touch "$dir/console.log" "$dir/out.log" "$dir/status"
+mkfifo "$dir/monitor"
+exec 3<>"$dir/monitor"
 
-"${qemu[@]}" -initrd "$dir/initrd" -monitor none -serial "file:$dir/console.log" \
-	-serial "file:$dir/out.log" -serial "file:$dir/status" </dev/null >"$dir/qemu.log" 2>&1 &
+"${qemu[@]}" -initrd "$dir/initrd" -monitor stdio -serial "file:$dir/console.log" \
+	-serial "file:$dir/out.log" -serial "file:$dir/status" <&3 >"$dir/qemu.log" 2>&1 &
 pid=$!
 tail -f -n +1 -s 0.2 --pid=$pid "$dir/out.log" 2>/dev/null &
 tail=$!
 trap 'kill $pid 2>/dev/null || :' EXIT
 
+running() { kill -0 $pid 2>/dev/null; }
+printed() { echo $(($(stat -c %s "$dir/console.log") + $(stat -c %s "$dir/out.log"))); }
+
+# Where is each CPU of a VM that hangs?  QEMU says; then the kernel, which takes an NMI
+# of no known reason for a reason to panic.
+ask_where()
+{
+	local i
+
+	echo 'info registers -a' >&3
+	echo nmi >&3
+	for i in $(seq 50); do
+		running || return 0
+		sleep 0.2
+	done
+}
+
 ended=
 start=$SECONDS
-while kill -0 $pid 2>/dev/null; do
-	if [ $((SECONDS - start)) -ge "$seconds" ]; then
-		ended=timeout
-	elif [ $(($(stat -c %s "$dir/console.log") + $(stat -c %s "$dir/out.log"))) -gt "$MAX_LOG" ]; then
+heard=$start
+size=0
+while running; do
+	last=$size
+	size=$(printed)
+	[ "$size" = "$last" ] || heard=$SECONDS
+	if [ "$size" -gt "$MAX_LOG" ]; then
 		ended=flood
+	elif [ $((SECONDS - start)) -ge "$seconds" ] ||
+	     [ $((SECONDS - heard)) -ge "${quiet:-$seconds}" ]; then
+		ended=timeout
+		ask_where
 	else
 		sleep 0.2
 		continue
 	fi
-	kill $pid
+	kill $pid 2>/dev/null || :
 	break
 done
 status=0
 wait $pid || status=$?
 wait $tail || :
-rm -f "$dir/initrd"
+rm -f "$dir/initrd" "$dir/monitor"
 
 if [ -z "$ended" ]; then
 	ended=reset

@@ -16,6 +16,8 @@ ok 'KVM has nested paging and 1G pages' run 'grep -q "svm.*npt" /proc/cpuinfo &&
 fails 'a WARNING fails the run' 'kernel splat.*WARNING' run 'echo WARNING >/sys/kernel/debug/provoke-crash/DIRECT; exit 0'
 fails 'an oops fails the run' 'kernel splat' run 'echo BUG >/sys/kernel/debug/provoke-crash/DIRECT; exit 0'
 fails 'a VM that hangs fails the run' 'ended by: timeout' run -t 15 'sleep 1000'
+fails 'a VM that says nothing fails the run' 'ended by: timeout' run -q 15 'sleep 1000'
+fails 'a VM that hangs says where' 'Kernel panic - not syncing: NMI' run -q 15 'sleep 1000'
 fails 'a VM that reboots fails the run' 'ended by: reset' run 'reboot -f'
 MAX_LOG=100000 fails 'endless output fails the run' 'ended by: flood' run 'yes "$(seq 1 1000)"'
 

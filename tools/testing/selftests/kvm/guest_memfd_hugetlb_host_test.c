@@ -189,8 +189,8 @@ static void interrupt(int sig)
 TEST_GMEM(offlining)
 {
 	struct sigaction action = { .sa_handler = interrupt };
-	int fd = create(variant->nr_pages, GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED);
-	size_t size = variant->nr_pages * PAGE;
+	size_t nr_pages = hugetlb_pool_available(PAGE), size = nr_pages * PAGE;
+	int fd = create(nr_pages, GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED);
 	char *mem = kvm_mmap(size, PROT_READ | PROT_WRITE, MAP_SHARED, fd), *p;
 
 	/* In other zones it ends early: something in the block may be unmovable. */
