@@ -55,20 +55,6 @@ static void write_pfn(const char *path, u64 pfn)
 	TEST_ASSERT(!fclose(f), "Writing 0x%lx to %s failed: %s", pfn, path, strerror(errno));
 }
 
-/* Of a page that the host has mapped. */
-static u64 read_pfn(struct gmem_conversion *t, u64 pgoff)
-{
-	u64 vpn = (unsigned long)t->mem / PAGE_SIZE + pgoff, entry;
-	int fd = open(PAGEMAP_PATH, O_RDONLY);
-
-	TEST_ASSERT(pread(fd, &entry, sizeof(entry), vpn * sizeof(entry)) == sizeof(entry),
-		    "Can't read %s: %s", PAGEMAP_PATH, strerror(errno));
-	kvm_close(fd);
-	entry &= GENMASK_ULL(54, 0);
-	TEST_ASSERT(entry, "Expected a page frame for page %lu", pgoff);
-	return entry;
-}
-
 /* One huge page that is private and whole, with something in each page that matters. */
 FIXTURE_SETUP(gmem_poison)
 {
@@ -86,7 +72,7 @@ FIXTURE_SETUP(gmem_poison)
 
 	to_shared(&self->t, 0, 1);
 	host_expect_page(&self->t, 0);
-	self->pfn = read_pfn(&self->t, 0);
+	self->pfn = pfn_of(self->t.mem);
 	to_private(&self->t, 0, 1);
 	expect_whole(&self->t, 1);
 }
@@ -284,7 +270,7 @@ FIXTURE_SETUP(gmem_errors)
 	gmem_conversion_init(&self->t, SZ_1G, GUEST_MEMFD_FLAG_HUGETLB_1G | GMEM_MMAP_SHARED,
 			     NULL);
 	host_access(&self->t, 0, 0, 'a');
-	self->pfn = read_pfn(&self->t, 0);
+	self->pfn = pfn_of(self->t.mem);
 }
 
 FIXTURE_TEARDOWN(gmem_errors)
