@@ -4,10 +4,13 @@
  * conversion: the host maps single pages, all of them those of one huge page, which
  * is back in the pool at once when the file is done with it.
  */
+#include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
 
 #include "gmem_hugetlb.h"
+
+#define NR_THREADS	8
 
 #define MEMORY_BLOCKS	"/sys/devices/system/memory/"
 
@@ -106,6 +109,60 @@ TEST_GMEM(punch)
 	EXPECT_LEDGER(1, 0);
 	EXPECT_ZERO(mem);
 	EXPECT_LEDGER(1, 1);
+}
+
+struct race {
+	pthread_barrier_t barrier;
+	char *mem;
+	int nr_rounds, nr_threads;
+};
+
+/* Two threads each have the same 4K. */
+static size_t place(int id)
+{
+	return id / 2 * SZ_4K + id;
+}
+
+static void *race_to_touch(void *data)
+{
+	struct race *race = data;
+	int id = __atomic_fetch_add(&race->nr_threads, 1, __ATOMIC_RELAXED), i;
+
+	for (i = 0; i < race->nr_rounds; i++) {
+		pthread_barrier_wait(&race->barrier);
+		WRITE_ONCE(race->mem[place(id)], value(i * SZ_4K));
+		pthread_barrier_wait(&race->barrier);
+	}
+	return NULL;
+}
+
+/* Everybody wants the pool's last page at once, which is allocated and split once. */
+TEST_GMEM(threads_touch_one_page)
+{
+	long available = hugetlb_pool_available(PAGE);
+	struct race race = { .nr_rounds = variant->nr_races };
+	pthread_t threads[NR_THREADS];
+	int fd, i, id;
+
+	fd = create(available, GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED);
+	ASSERT_LE(0, fd);
+	allocate(fd, 1, available - 1);
+	race.mem = map_shared(fd);
+	pthread_barrier_init(&race.barrier, NULL, NR_THREADS + 1);
+	for (id = 0; id < NR_THREADS; id++)
+		kvm_pthread_create(&threads[id], NULL, race_to_touch, &race);
+
+	for (i = 0; i < race.nr_rounds; i++) {
+		pthread_barrier_wait(&race.barrier);
+		pthread_barrier_wait(&race.barrier);
+		for (id = 0; id < NR_THREADS; id++)
+			EXPECT_EQ(value(i * SZ_4K), READ_ONCE(race.mem[place(id)]));
+		EXPECT_LEDGER(available, available);
+		punch(fd, 0, 1);
+	}
+
+	for (id = 0; id < NR_THREADS; id++)
+		kvm_pthread_join(threads[id], NULL);
 }
 
 /* In the kernel, on behalf of a system call. */

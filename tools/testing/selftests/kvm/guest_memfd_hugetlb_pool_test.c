@@ -169,6 +169,30 @@ TEST_GMEM(cgroup_limit)
 	EXPECT_LEDGER(1, 1);
 }
 
+/* To have a page reserved doesn't help against the limit of what can be allocated. */
+TEST_GMEM(cgroup_usage_limit)
+{
+	char *mem;
+	int fd;
+
+	if (!self->ledger.cgroup[0])
+		SKIP(return, "No cgroup v2 hierarchy with a hugetlb controller");
+
+	fd = create(2, GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED);
+	ASSERT_LE(0, fd);
+	mem = kvm_mmap(2 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
+
+	hugetlb_ledger_set_limit(&self->ledger, "max", PAGE);
+	allocate(fd, 0, 1);
+	EXPECT_ERRNO(ENOMEM, fallocate(fd, ALLOCATE, PAGE, PAGE));
+	TEST_EXPECT_SIGBUS(WRITE_ONCE(mem[PAGE], 1));
+	EXPECT_LEDGER(2, 1);
+
+	hugetlb_ledger_set_limit(&self->ledger, "max", 2 * PAGE);
+	WRITE_ONCE(mem[PAGE], 1);
+	EXPECT_LEDGER(2, 2);
+}
+
 struct race {
 	pthread_barrier_t barrier;
 	int fd, nr;
@@ -328,6 +352,36 @@ TEST_GMEM(numa_policy)
 	allocate(fd, 1, 1);
 	EXPECT_NODES(1, 1);
 	EXPECT_LEDGER(2, 2);
+}
+
+/* All that a file has reserved is there, but not where it may come from. */
+TEST_GMEM(numa_node_exhausted)
+{
+	const unsigned long node0 = 1, maxnode = 8;
+	long nr = self->ledger.base.node[0].free;
+	int others, fd;
+	char *mem;
+
+	if (!nr || self->ledger.base.node[1].free < 1)
+		SKIP(return, "A node has no free page");
+
+	kvm_set_mempolicy(MPOL_BIND, &node0, maxnode);
+	others = create(nr, 0);
+	ASSERT_LE(0, others);
+	allocate(others, 0, nr);
+	kvm_set_mempolicy(MPOL_DEFAULT, NULL, 0);
+
+	fd = create(1, GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED);
+	ASSERT_LE(0, fd);
+	mem = kvm_mmap(PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
+	kvm_mbind(mem, PAGE, MPOL_BIND, &node0, maxnode, 0);
+	EXPECT_ERRNO(ENOMEM, fallocate(fd, ALLOCATE, 0, PAGE));
+	TEST_EXPECT_SIGBUS(WRITE_ONCE(mem[0], 1));
+	EXPECT_LEDGER(nr + 1, nr);
+
+	kvm_mbind(mem, PAGE, MPOL_DEFAULT, NULL, 0, 0);
+	WRITE_ONCE(mem[0], 1);
+	EXPECT_LEDGER(nr + 1, nr + 1);
 }
 
 int main(int argc, char **argv)

@@ -313,6 +313,31 @@ TEST_MAP(vcpus_touch_one_page)
 	}
 }
 
+/* The guest's access that can't be served is repeated when it can. */
+TEST_MAP(cgroup_usage_limit)
+{
+	const struct guest_job job = {
+		.op = GUEST_WRITE,
+		.gpa = BASE_GPA,
+		.len = SZ_4K,
+		.stride = SZ_4K,
+	};
+	int fd = create(self->vm, variant, 1);
+
+	if (!self->ledger.cgroup[0])
+		SKIP(return, "No cgroup v2 hierarchy with a hugetlb controller");
+
+	bind_slot(self->vm, fd, 0, 0, PAGE, 0);
+	vcpu_prepare(self->vcpus[0], job);
+	hugetlb_ledger_set_limit(&self->ledger, "max", 0);
+	EXPECT_ERRNO(ENOMEM, __vcpu_run(self->vcpus[0]));
+	EXPECT_LEDGER(1, 0);
+
+	hugetlb_ledger_set_limit(&self->ledger, "max", PAGE);
+	guest_run(self->vcpus[0]);
+	EXPECT_LEDGER(1, 1);
+}
+
 TEST_MAP(punch_while_guest_writes)
 {
 	long nr = hugetlb_pool_available(PAGE);
