@@ -10,7 +10,7 @@
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
-passed=0 failed=0 skipped=0
+passed=0 failed=0 skipped=0 reprinted=0
 
 # The programs of the machine, for one.
 machine() { dpkg-query -W; }
@@ -22,11 +22,11 @@ repository()
 	(cd "$ROOT" && git ls-files -co --exclude-standard -z | xargs -0 sha256sum 2>&1) || :
 }
 
-# What runs in the VM, and what runs the VM.
+# What runs in the VM, what runs the VM, and what judges it.
 vm()
 {
-	sha256sum "$(kernel_dir "$1")/arch/x86/boot/bzImage" "$LAB"/*.sh "$LAB/init" \
-		"$LAB/judge.py" "$LAB/splats" "$TESTS"
+	sha256sum "$(kernel_dir "$1")/arch/x86/boot/bzImage" "$LAB"/{ktest,lib,vm,watchers}.sh \
+		"$LAB/init" "$LAB/judge.py" "$LAB/splats" "$TESTS"
 	find "$BUILD/selftests/install" -type f -print0 | sort -z | xargs -0 sha256sum
 }
 
@@ -44,6 +44,7 @@ section()
 	say "=== $what"
 	if [ -f "$kept" ] && [ -z "${AGAIN:-}" ]; then
 		tee "$log" <"$kept"
+		reprinted=$((reprinted + 1))
 		say "    nothing changed since it passed; AGAIN=1 runs it again"
 	else
 		"$@" | tee "$log" || status=$?
@@ -73,19 +74,28 @@ own_tests()
 	return $status
 }
 
-# A failed build ends the run: nothing after it means anything.
+# A failed build ends the run, as nothing after it means anything, and is a failure.
+add_up()
+{
+	local status=$?
+
+	[ "$status" = 0 ] || failed=$((failed + 1))
+	[ "$reprinted" = 0 ] || say "$reprinted sections are as they were when they passed"
+	echo "$passed passed, $failed failed, $skipped skipped"
+	[ "$failed" = 0 ] || exit 1
+}
+trap add_up EXIT
+
 mkdir -p "$BUILD/check"
 "$LAB/source.sh"
 "$LAB/tree.sh"
-"$LAB/kernel.sh" normal
 section 'lint' repository "$LAB/lint.sh"
+"$LAB/kernel.sh" normal
 "$LAB/selftests.sh"
 "$LAB/image.sh"
 section "the workshop's own tests" repository own_tests
 section 'kernel tests, normal kernel' 'vm normal' "$LAB/ktest.sh" normal
 section "the base's own tests, without and with the series" always "$LAB/baseline.sh" --compare
 "$LAB/kernel.sh" debug
+section 'what watches the debug kernel' 'vm debug' "$LAB/watchers.sh"
 section 'kernel tests, debug kernel' 'vm debug' "$LAB/ktest.sh" debug
-
-echo "$passed passed, $failed failed, $skipped skipped"
-[ "$failed" = 0 ]

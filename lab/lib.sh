@@ -78,7 +78,7 @@ tests_of()
 		sub(" *-- ", "\001") { args = $0; sub(".*\001", "", args); sub("\001.*", "") }
 		{ for (i = 2; i <= NF; i++)
 			if ($i ~ /^[0-9]+$/) t = $i
-			else if ($i ~ /^(per-vm|in-place|each|cma|shadow|mmu|stress)$/) mode = $i
+			else if ($i ~ /^(per-vm|in-place|each|cma|shadow|no-1g|mmu|stress)$/) mode = $i
 			else on = $i }
 		k == "any" { if (!seen[$1]++) print $1; next }
 		(on == "both" || on == k) && (mode == m || mode == "each" && m ~ /^(per-vm|in-place)$/) { print $1, t, args }' "$TESTS"

@@ -57,6 +57,7 @@ install_named()
 		[ -f "$file" ] || die "lab/tests names $test, which was not built" \
 			"wanted: a program that the Makefile of that collection builds"
 		mkdir -p "$install/${test%%:*}"
+		cp -u "$src/${test%%:*}/settings" "$install/${test%%:*}/"
 		strip -o "$install/${test%%:*}/${test#*:}" "$file" 2>/dev/null ||
 			cp "$file" "$install/${test%%:*}/"
 		echo "$test" >>"$install/kselftest-list.txt"

@@ -51,8 +51,8 @@ accelerator()
 machine()
 {
 	case $(accelerator) in
-	kvm)	echo -accel kvm -cpu host ;;
-	tcg)	echo -accel tcg -cpu max,erms=off,fsrm=off,la57=off ;;
+	kvm)	echo -accel kvm -cpu "host${CPU:+,$CPU}" ;;
+	tcg)	echo -accel tcg -cpu "max,erms=off,fsrm=off,la57=off${CPU:+,$CPU}" ;;
 	esac
 	echo -machine q35,max-ram-below-4g=1G -smp 3,sockets=3 -m 8G
 	echo -object memory-backend-ram,id=m0,size=4G -numa node,nodeid=0,cpus=0-1,memdev=m0

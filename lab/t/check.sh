@@ -12,13 +12,13 @@ done
 mkdir -p "$repo/build/selftests/install"
 echo base >"$repo/build/source.id"
 cp "$HERE/base.mk" "$repo/"
-cp "$HERE"/lab/{check,lib}.sh "$HERE"/lab/{init,judge.py,splats,tests} "$repo/lab/"
+cp "$HERE"/lab/{check,lib,vm}.sh "$HERE"/lab/{init,judge.py,splats,tests} "$repo/lab/"
 echo /build/ >"$repo/.gitignore"
-for script in source tree kernel selftests image lint ktest baseline t/one; do
+for script in source tree kernel selftests image lint ktest watchers baseline t/one; do
 	printf '#!/bin/sh\necho "%s $*" >>"%s"\n' "$script" "$tmp/calls" >"$repo/lab/$script.sh"
 	chmod +x "$repo/lab/$script.sh"
 done
-for script in lint ktest baseline t/one; do
+for script in lint ktest watchers baseline t/one; do
 	printf 'echo "ok - %s $*"\n' "$script" >>"$repo/lab/$script.sh"
 done
 echo 'echo "ok - another # SKIP why"' >>"$repo/lab/lint.sh"
@@ -30,10 +30,10 @@ last_is() { [ "$(tail -n 1 "$tmp/check.log")" = "$1" ]; }
 called() { [ "$(grep -c "^$1 " "$tmp/calls")" = "$2" ]; }
 
 ok 'all passes' check
-ok 'the last line is the sum' last_is '5 passed, 0 failed, 1 skipped'
+ok 'the last line is the sum' last_is '6 passed, 0 failed, 1 skipped'
 ok 'each kernel is tested' called ktest 2
 ok 'a second time' check
-ok 'has the same sum' last_is '5 passed, 0 failed, 1 skipped'
+ok 'has the same sum' last_is '6 passed, 0 failed, 1 skipped'
 ok 'and tests nothing' called ktest 0
 ok 'AGAIN=1' env AGAIN=1 bash -c "$(declare -f check); tmp=$tmp repo=$repo; check"
 ok 'tests all' called ktest 2
@@ -54,7 +54,7 @@ ok 'is missed' called lint 1
 
 echo 'echo "not ok - lint"' >>"$repo/lab/lint.sh"
 ok 'a failure fails' fails_
-ok 'and is in the sum' last_is '5 passed, 1 failed, 1 skipped'
+ok 'and is in the sum' last_is '6 passed, 1 failed, 1 skipped'
 ok 'and fails the next time' fails_
 ok 'as it is run again' called lint 1
 
@@ -67,5 +67,11 @@ ok 'without, AGAIN=1 fails' env AGAIN=1 bash -c "$(declare -f check); tmp=$tmp r
 ok 'and what passed before is forgotten' fails_
 printf '#!/bin/sh\nexit 3\n' >"$repo/lab/lint.sh"
 ok 'a section that dies fails' fails_
-ok 'and counts as one' last_is '4 passed, 1 failed, 0 skipped'
+ok 'and counts as one' last_is '5 passed, 1 failed, 0 skipped'
+
+printf '#!/bin/sh\necho ok\n' >"$repo/lab/lint.sh"
+printf '#!/bin/sh\n[ "$1" = normal ]\n' >"$repo/lab/kernel.sh"
+ok 'a kernel that does not build fails' fails_
+ok 'is in the sum' last_is '4 passed, 1 failed, 0 skipped'
+ok 'and is not tested' called watchers 0
 exit $status

@@ -61,6 +61,7 @@ rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:
 INFO: task a:1 blocked for more than 120 seconds.
 watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [a:1]
 kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)
+kmemleak: Kernel memory leak detector disabled
 Kernel panic - not syncing: x
 EOF
 

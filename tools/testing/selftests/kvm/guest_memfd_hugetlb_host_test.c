@@ -111,6 +111,24 @@ TEST_GMEM(punch)
 	EXPECT_LEDGER(1, 1);
 }
 
+/* A fault that can't be served harms nothing, and can be when there is a page. */
+TEST_GMEM(cgroup_usage_limit)
+{
+	int fd = create_shared();
+	char *mem = map_shared(fd);
+
+	if (!self->ledger.cgroup[0])
+		SKIP(return, "No cgroup v2 hierarchy with a hugetlb controller");
+
+	hugetlb_ledger_set_limit(&self->ledger, "max", 0);
+	TEST_EXPECT_SIGBUS(WRITE_ONCE(*mem, 1));
+	EXPECT_LEDGER(1, 0);
+
+	hugetlb_ledger_set_limit(&self->ledger, "max", PAGE);
+	WRITE_ONCE(*mem, 1);
+	EXPECT_LEDGER(1, 1);
+}
+
 struct race {
 	pthread_barrier_t barrier;
 	char *mem;
