@@ -3,6 +3,7 @@
  * The examples of README.md and of Documentation/virt/kvm/guest_memfd.rst at work, each
  * in a file of its own that lab/t/docs.sh has taken from there.
  */
+#define _GNU_SOURCE
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -10,18 +11,28 @@
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <unistd.h>
+
+#define SIZE	(1UL << 30)
+#define OFFSET	(5UL * 4096)
+
+/* What is in it keeps a page in use. */
+static int in_use[2];
+static int nr_released;
 
 static void release_my_references(int gmem_fd, __u64 offset)
 {
-	errx(1, "Nobody uses the page at 0x%llx of %d", (unsigned long long)offset, gmem_fd);
+	char c;
+
+	if (offset != OFFSET)
+		errx(1, "Page 0x%llx of %d is in use", (unsigned long long)offset, gmem_fd);
+	if (!nr_released++ && read(in_use[0], &c, 1) != 1)
+		err(1, "read()");
 }
 
 #include "create.inc"
 #include "convert.inc"
-
-#define SIZE	(1UL << 30)
-#define OFFSET	(5UL * 4096)
 
 /* A system call that is given private memory fails; it can use shared memory. */
 static void expect_write(char *p, int error)
@@ -58,9 +69,11 @@ int main(void)
 		errx(1, "convert() to shared: %d", r);
 	mem[OFFSET] = 'a';
 	expect_write(mem + OFFSET, 0);
+	if (pipe(in_use) || vmsplice(in_use[1], &(struct iovec) { mem + OFFSET, 1 }, 1, 0) != 1)
+		err(1, "vmsplice()");
 	r = convert(fd, OFFSET, 4096, KVM_MEMORY_ATTRIBUTE_PRIVATE);
-	if (r)
-		errx(1, "convert() to private: %d", r);
+	if (r || !nr_released)
+		errx(1, "convert() to private: %d, the page was released %d times", r, nr_released);
 	expect_write(mem + OFFSET, EFAULT);
 	r = convert(fd, 0, SIZE, 0);
 	if (r || mem[OFFSET] != 'a')
