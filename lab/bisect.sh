@@ -6,8 +6,8 @@
 #	lab/bisect.sh [RANGE [VARIANT...]]
 #
 # RANGE is one of build/tree, e.g. gmem~3..gmem; all of the series by default.  The
-# variants are configurations, one of which, "minimal", is for the last commit alone,
-# and "group" for the tests of the groups.
+# variants are configurations, of which "coco" is for the last commit of each group and
+# "minimal" for the last of all, and "group" for the tests of the groups.
 #
 # A commit passes in a configuration when its kernel builds and a quick test passes
 # in the VM without a splat.  What passed once is remembered by the git tree of the
@@ -17,6 +17,8 @@ set -euo pipefail
 
 # What minimal is about.
 HUGETLB_TEST=kvm:guest_memfd_hugetlb_test
+# With all of the series, and the option off: flags of huge pages are refused.
+FLAGS_TEST=kvm:guest_memfd_test
 # With all of the series, and KVM as a module, which can be unloaded.
 UNLOAD_TEST=kvm:guest_memfd_hugetlb_split_hold_test
 work=$BUILD/bisect
@@ -31,12 +33,15 @@ fragments() { cat "$LAB/kconfig/vm.config" "$LAB/kconfig/$1.config" 2>/dev/null 
 # One that asks for nothing that a commit of the series brings.  In coco there is no
 # private memory until guest_memfd tracks it.
 smoke_test() { if [ "$1" = coco ]; then echo kvm:pre_fault_memory_test; else echo kvm:private_mem_conversions_test; fi; }
-has_unload_test() { [ "$1" = kvm-m ] && [ "$2" = "$(tgit rev-parse gmem)" ]; }
+is_last() { [ "$1" = "$(tgit rev-parse gmem)" ]; }
+has_unload_test() { [ "$1" = kvm-m ] && is_last "$2"; }
+has_flags_test() { [ "$1" = nohugetlb ] && is_last "$2"; }
 
 tests()
 {
 	smoke_test "$1"
 	[ "$1" != minimal ] || echo "$HUGETLB_TEST"
+	! has_flags_test "$@" || echo "$FLAGS_TEST"
 	! has_unload_test "$@" || echo "$UNLOAD_TEST"
 }
 
@@ -47,6 +52,7 @@ commands()
 	echo 'cd /kselftest'
 	echo "./run_kselftest.sh -o 200 -t $(smoke_test "$1")"
 	[ "$1" != minimal ] || echo "./run_kselftest.sh -o 400 -t $HUGETLB_TEST"
+	! has_flags_test "$@" || echo "./run_kselftest.sh -o 300 -t $FLAGS_TEST"
 	if has_unload_test "$@"; then
 		echo 'echo options kvm gmem_in_place_conversion=1 >/etc/modprobe.conf'
 		echo 'modprobe -r kvm_amd; modprobe -r kvm; modprobe kvm_amd'
@@ -137,8 +143,8 @@ group_ends() { series_groups | while read -r _ _ last; do tgit rev-list --revers
 wanted()
 {
 	case $1 in
-	group)		grep -qxF "$2" <<<"$ends" ;;
-	minimal)	[ "$2" = "$(tgit rev-parse gmem)" ] ;;
+	coco | group)	grep -qxF "$2" <<<"$ends" ;;
+	minimal)	is_last "$2" ;;
 	esac
 }
 
