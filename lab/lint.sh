@@ -189,20 +189,33 @@ warnings_of()
 		sed -E "s,$work/tree/,,g; s,^(../tree/),,; s/:[0-9]+(:[0-9]+)?:/:/" | sort || :
 }
 
-no_new_warnings()
+# What make htmldocs says of the directories in which the series touches something.
+docs_warnings_of()
+{
+	local dirs
+
+	dirs=$(touched | sed -nE 's,^Documentation/((virt/)?[^/]+)/.*\.rst$,\1,p' | sort -u | paste -sd ' ')
+	gitp -C "$work/tree" checkout -q --detach "$1"
+	make -C "$work/tree" O="$work/docs" SPHINXDIRS="$dirs" htmldocs >"$work/docs.log" 2>&1 ||
+		{ tail "$work/docs.log" >&2; return 1; }
+	grep -E 'WARNING|ERROR' "$work/docs.log" | sed -E "s,$work/tree/,,g; s/:[0-9]+:/:/" | sort || :
+}
+
+# no_new FUNCTION: what it says of our tree, and not of the base.
+no_new()
 {
 	local base
 
 	mkdir -p "$work"
 	[ -d "$work/tree" ] || tgit worktree add -q --detach "$work/tree" "$BASE_REF"
 	# The base's are the same until the base, the files or the options change.
-	base=$work/base-$({ tgit rev-parse "$BASE_REF"; touched; cat "$LAB"/kconfig/{vm,coco,lint}.config; } |
+	base=$work/base-$1-$({ tgit rev-parse "$BASE_REF"; touched; cat "$LAB"/kconfig/{vm,coco,lint}.config; } |
 		sha256sum | cut -d ' ' -f 1)
 	if [ ! -f "$base" ]; then
-		warnings_of "$(tgit rev-parse "$BASE_REF")" >"$tmp/base" || return
+		"$1" "$(tgit rev-parse "$BASE_REF")" >"$tmp/base" || return
 		mv "$tmp/base" "$base"
 	fi
-	warnings_of "$(tgit rev-parse gmem)" >"$tmp/ours" || return
+	"$1" "$(tgit rev-parse gmem)" >"$tmp/ours" || return
 	! comm -13 "$base" "$tmp/ours" | grep .
 }
 
@@ -240,7 +253,8 @@ if [ -n "$(commits)" ]; then
 	for commit in $(commits); do
 		check "checkpatch: $(subject "$commit")" checkpatch "$commit"
 	done
-	check 'no new warning from sparse or W=1' no_new_warnings
+	check 'no new warning from sparse or W=1' no_new warnings_of
+	check 'no new warning from make htmldocs' no_new docs_warnings_of
 fi
 mapfile -t ours < <(grep -hE '\.[ch]$' "$tmp/new" | grep -v '^tools/' || :)
 if [ ${#ours[@]} -gt 0 ]; then
@@ -249,6 +263,7 @@ if [ ${#ours[@]} -gt 0 ]; then
 	check 'sizes of our files' "$LAB/sizes.py" "${ours[@]}"
 fi
 check 'shellcheck' shell_check bash "$LAB"/*.sh "$LAB"/t/*.sh "$ROOT/.ci/run"
+check 'shellcheck of the selftests' shell_check bash "$ROOT"/tools/testing/selftests/*/*.sh
 check "shellcheck of the VM's init" shell_check sh "$LAB/init"
 check 'no host and no path of one machine' no_foreign_places
 exit $status

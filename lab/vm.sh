@@ -117,11 +117,9 @@ printed() { echo $(($(stat -c %s "$dir/console.log") + $(stat -c %s "$dir/out.lo
 # of no known reason for a reason to panic.
 ask_where()
 {
-	local i
-
 	echo 'info registers -a' >&3
 	echo nmi >&3
-	for i in $(seq 50); do
+	for _ in $(seq 50); do
 		running || return 0
 		sleep 0.2
 	done
