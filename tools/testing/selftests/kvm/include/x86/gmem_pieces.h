@@ -222,7 +222,6 @@ static inline void expect_events(struct gmem_events *events, u64 split, u64 merg
 	*events = now;
 }
 
-/* Does HVO take care of pages that come to the pool? */
 /* What the guest does with [@first, @first + @nr), in the guest's copy only. */
 static struct {
 	u64 first, nr;
