@@ -2,6 +2,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # make lint: check the series and the scripts; one TAP line per check.
 #
+#	lab/lint.sh [--checkpatch COMMIT]
+#
+# --checkpatch: only that, of one commit, and no output.
+#
 # Where the base is not clean itself, warnings are compared: a line that the
 # base's version of a file does not give is ours.
 set -euo pipefail
@@ -239,6 +243,10 @@ no_foreign_places()
 shell_check() { (cd "$ROOT" && shellcheck -x -P SCRIPTDIR -e SC2317,SC2015,SC1091 -s "$@"); }
 
 [ -d "$TREE" ] || die "there is no build/tree" "make tree composes it"
+if [ "${1:-}" = --checkpatch ]; then
+	checkpatch "$2" >/dev/null 2>&1
+	exit
+fi
 check 'series and files agree' series_and_files_agree
 check 'topic groups are whole' groups_are_whole
 if base_is_pinned; then
@@ -250,6 +258,8 @@ check 'sparse finds a planted defect' "$LAB/sparse.sh"
 if [ -n "$(commits)" ]; then
 	check 'git am takes the mails on the pristine base' mails_apply
 	check 'checkpatch finds a planted misspelling and a bad license' checkpatch_has_its_helpers
+	# On all cores; who passes is remembered, and who doesn't tells when it is its turn.
+	commits | xargs -P "$(nproc)" -I '{}' "$LAB/lint.sh" --checkpatch '{}' || :
 	for commit in $(commits); do
 		check "checkpatch: $(subject "$commit")" checkpatch "$commit"
 	done
