@@ -10,8 +10,8 @@ set -euo pipefail
 
 wanted='bc bison build-essential busybox-static ca-certificates ccache codespell
 	coreutils cpio debian-archive-keyring dpkg-dev flex git kmod libelf-dev
-	libssl-dev perl python3 python3-git python3-ply python3-sphinx qemu-system-x86 rsync shellcheck
-	uuid-dev xz-utils'
+	libssl-dev perl python3 python3-git python3-ply python3-sphinx python3-yaml qemu-system-x86 rsync
+	shellcheck uuid-dev xz-utils'
 wanted="$wanted $*"
 
 command -v dpkg-query >/dev/null || die "this is not a Debian machine" "wanted, by their names there: $wanted"
