@@ -200,6 +200,8 @@ docs_warnings_of()
 
 	dirs=$(touched | sed -nE 's,^Documentation/((virt/)?[^/]+)/.*\.rst$,\1,p' | sort -u | paste -sd ' ')
 	gitp -C "$work/tree" checkout -q --detach "$1"
+	# What Sphinx has read before it doesn't complain about again.
+	rm -rf "$work/docs"
 	make -C "$work/tree" O="$work/docs" SPHINXDIRS="$dirs" htmldocs >"$work/docs.log" 2>&1 ||
 		{ tail "$work/docs.log" >&2; return 1; }
 	grep -E 'WARNING|ERROR' "$work/docs.log" | sed -E "s,$work/tree/,,g; s/:[0-9]+:/:/" | sort || :
