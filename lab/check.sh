@@ -25,7 +25,7 @@ repository()
 # What runs in the VM, what runs the VM, and what judges it.
 vm()
 {
-	sha256sum "$(kernel_dir "$1")/arch/x86/boot/bzImage" "$LAB"/{ktest,lib,vm,watchers}.sh \
+	sha256sum "$(kernel_dir "$1")/arch/x86/boot/bzImage" "$LAB"/{image,ktest,lib,vm,watchers}.sh \
 		"$LAB/init" "$LAB/judge.py" "$LAB/splats" "$TESTS"
 	find "$BUILD/selftests/install" -type f -print0 | sort -z | xargs -0 sha256sum
 }

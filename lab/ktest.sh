@@ -25,9 +25,9 @@ declare -A kernel_args=(
 	[mmu]=''
 	[stress]='kvm.gmem_in_place_conversion=1'
 )
-declare -A cpu=([no-1g]='pdpe1gb=off')
-# What a VM has touched of its 8 GB when its tests are done, and QEMU itself.
-VM_KB=7000000
+declare -A cpu_flags=([no-1g]='pdpe1gb=off')
+# What a VM has touched of its 8 GB when its tests are done, and QEMU itself: 6.2 GB.
+VM_KB=6500000
 
 dir() { echo "$BUILD/ktest-$variant-$1"; }
 list() { echo "$BUILD/ktest-$variant-$1.list"; }
@@ -65,7 +65,8 @@ run()
 	limit=$(awk '{ s += $2 } END { print s + 180 }' "$(list "$mode")")
 	# Longer than any test has is a VM that hangs; booting takes less.
 	quiet=$(awk '$2 > m { m = $2 } END { print m + 60 }' "$(list "$mode")")
-	KERNEL_ARGS=${kernel_args[$mode]} CPU=${cpu[$mode]:-} "$LAB/vm.sh" -k "$(kernel_dir "$variant")" \
+	KERNEL_ARGS=${kernel_args[$mode]} CPU_FLAGS=${cpu_flags[$mode]:-} \
+		"$LAB/vm.sh" -k "$(kernel_dir "$variant")" \
 		-t "$limit" -q "$quiet" -o "$(dir "$mode")" "$(commands <"$(list "$mode")")" |
 		sed -u -nE "s/^# lab: (.*)/    $mode: \1/p" >&2
 }

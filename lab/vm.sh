@@ -10,7 +10,7 @@
 # /lab.  DIR gets console.log, out.log, status (what lab/init says) and ended
 # (poweroff, reset, timeout or flood); lab/judge.py reads them.  It is a timeout, too,
 # when nothing is printed for as long as -q says.  --accel prints the accelerator, no
-# more.
+# more.  KERNEL_ARGS and CPU_FLAGS, from the environment, are added to what stands here.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -51,8 +51,8 @@ accelerator()
 machine()
 {
 	case $(accelerator) in
-	kvm)	echo -accel kvm -cpu "host${CPU:+,$CPU}" ;;
-	tcg)	echo -accel tcg -cpu "max,erms=off,fsrm=off,la57=off${CPU:+,$CPU}" ;;
+	kvm)	echo -accel kvm -cpu "host${CPU_FLAGS:+,$CPU_FLAGS}" ;;
+	tcg)	echo -accel tcg -cpu "max,erms=off,fsrm=off,la57=off${CPU_FLAGS:+,$CPU_FLAGS}" ;;
 	esac
 	echo -machine q35,max-ram-below-4g=1G -smp 3,sockets=3 -m 8G
 	echo -object memory-backend-ram,id=m0,size=4G -numa node,nodeid=0,cpus=0-1,memdev=m0
