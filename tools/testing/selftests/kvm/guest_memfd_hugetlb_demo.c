@@ -22,15 +22,15 @@
 
 #define NR_VCPUS	2
 
-/* sizeof(struct page), which memory has by whole sections. */
-#define STRUCT_PAGE	64
 #define PAGES_TO_KB(nr)	((nr) * (SZ_4K / 1024))
+/* Memory has struct pages by whole sections. */
 #define SECTION_PAGES	(SZ_128M / SZ_4K)
 
 struct measurement {
 	struct hugetlb_pool before, created, touched, closed;
 	long pages_1g, pages_2m, pages_4k;
 	long page_tables_kb;
+	long memmap_pages;
 	long struct_pages_kb;
 	long faults;
 	long touch_ms;
@@ -84,26 +84,12 @@ static long page_tables_kb(void)
 	return read_key("/proc/meminfo", "SecPageTables:");
 }
 
-/*
- * What a 1 GiB page of the pool keeps of its struct pages: the full amount less
- * its share of what is missing to the struct pages of all memory.  2 MiB pages
- * in the pool have saved 7 of their 8 pages of struct pages.
- */
-static long struct_pages_kb(void)
+/* The memory of all struct pages, in pages. */
+static long memmap_pages(void)
 {
-	long full = GUEST_MEMORY / SZ_4K * STRUCT_PAGE / 1024;
-	long present, memmap, saved;
-
 	refresh_counters();
-	present = align_up(read_key("/proc/zoneinfo", "present"), SECTION_PAGES);
-	memmap = read_key("/proc/vmstat", "nr_memmap_pages") +
-		 read_key("/proc/vmstat", "nr_memmap_boot_pages");
-
-	saved = present * STRUCT_PAGE / SZ_4K - memmap;
-	if (hugetlb_pool_exists(SZ_2M))
-		saved -= 7 * hugetlb_pool_read(SZ_2M).total;
-
-	return full - PAGES_TO_KB(saved) / hugetlb_pool_read(SZ_1G).total;
+	return read_key("/proc/vmstat", "nr_memmap_pages") +
+	       read_key("/proc/vmstat", "nr_memmap_boot_pages");
 }
 
 static void run_vcpu(struct kvm_vcpu *vcpu, u64 expected)
@@ -157,6 +143,49 @@ static void measure_touch(struct kvm_vcpu *vcpus[], struct measurement *m)
 	m->pages_4k = vm_get_stat(vm, pages_4k) - pages_4k;
 }
 
+/*
+ * What a page saves of its struct pages by being in the pool, in pages: what they
+ * take more while the kernel has it back.
+ */
+static long memmap_saved(size_t page_size)
+{
+	struct hugetlb_pool pool = hugetlb_pool_read(page_size);
+	long saved = -memmap_pages();
+
+	TEST_ASSERT(hugetlb_pool_available(page_size) > 0 &&
+		    hugetlb_pool_set_total(page_size, pool.total - 1) &&
+		    hugetlb_pool_read(page_size).total == pool.total - 1,
+		    "The pool of pages of %lu KiB gives none back to the kernel", page_size / 1024);
+	saved += memmap_pages();
+
+	hugetlb_pool_restore(page_size, &pool);
+	TEST_ASSERT(hugetlb_pool_read(page_size).total == pool.total,
+		    "The pool of pages of %lu KiB had %ld pages, and has lost one",
+		    page_size / 1024, pool.total);
+	return saved;
+}
+
+/*
+ * The guest's 4 KiB pages have a share of all struct pages, counted as if the pools
+ * saved none of them; a 1 GiB page has that less what it saves.  What there was more
+ * while the guest had its memory than there is now is the guest's, too.
+ */
+static void measure_struct_pages(struct measurement *huge, struct measurement *small)
+{
+	const long present = align_up(read_key("/proc/zoneinfo", "present"), SECTION_PAGES);
+	const long saved = memmap_saved(SZ_1G);
+	const long now = memmap_pages();
+	long all = now + saved * hugetlb_pool_read(SZ_1G).total;
+	long share;
+
+	if (hugetlb_pool_exists(SZ_2M) && hugetlb_pool_read(SZ_2M).total)
+		all += memmap_saved(SZ_2M) * hugetlb_pool_read(SZ_2M).total;
+	share = all * (GUEST_MEMORY / SZ_4K) / present;
+
+	small->struct_pages_kb = PAGES_TO_KB(share + small->memmap_pages - now);
+	huge->struct_pages_kb = PAGES_TO_KB(share - saved + huge->memmap_pages - now);
+}
+
 static struct measurement measure(u64 flags)
 {
 	struct measurement m = { .before = hugetlb_pool_read(SZ_1G) };
@@ -180,8 +209,7 @@ static struct measurement measure(u64 flags)
 
 	measure_touch(vcpus, &m);
 	m.touched = hugetlb_pool_read(SZ_1G);
-	m.struct_pages_kb = flags ? struct_pages_kb() :
-				    GUEST_MEMORY / SZ_4K * STRUCT_PAGE / 1024;
+	m.memmap_pages = memmap_pages();
 
 	close(fd);
 	m.closed = hugetlb_pool_read(SZ_1G);
@@ -227,11 +255,11 @@ static void report(const struct measurement *huge, const struct measurement *sma
 	print_row("time until all memory was used (3)", huge->touch_ms, small->touch_ms, "ms");
 
 	printf("\n(1) A few belong to the guest's own page tables.\n"
-	       "(2) 4K: %d bytes for each page.  1G: measured while the guest ran, as a page's\n"
-	       "    share of what all struct pages take less than that (nr_memmap_pages and\n"
-	       "    nr_memmap_boot_pages in /proc/vmstat).  HugeTLB Vmemmap Optimization is %s.\n"
+	       "(2) 4K: its share of what all struct pages would take if the pools saved none.\n"
+	       "    1G: that, less what they took more (nr_memmap_pages in /proc/vmstat) when a\n"
+	       "    page of the pool was given back.  HugeTLB Vmemmap Optimization is %s.\n"
 	       "(3) With zeroing it.  Under emulation, only the ratio says something.\n",
-	       STRUCT_PAGE, hugetlb_pool_has_hvo() ? "on" : "off");
+	       hugetlb_pool_has_hvo() ? "on" : "off");
 }
 
 int main(void)
@@ -247,6 +275,7 @@ int main(void)
 
 	huge = measure(GUEST_MEMFD_FLAG_HUGETLB_1G);
 	small = measure(0);
+	measure_struct_pages(&huge, &small);
 	report(&huge, &small);
 
 	TEST_ASSERT(huge.pages_1g, "KVM made no 1 GiB mapping");

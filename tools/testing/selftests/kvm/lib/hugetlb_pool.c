@@ -163,6 +163,9 @@ static void restore_nodes(size_t page_size, const struct hugetlb_pool *saved)
 	struct hugetlb_pool now = hugetlb_pool_read(page_size);
 	int i;
 
+	if (!saved->nr_nodes)
+		hugetlb_pool_set_total(page_size, saved->total);
+
 	for (i = 0; i < saved->nr_nodes; i++)
 		if (now.node[i].total != saved->node[i].total)
 			pool_set(page_size, i, "nr_hugepages", saved->node[i].total);
